@@ -1,0 +1,4 @@
+//! From payload bytes to typed fields: paths, JSON extraction, event time, expressions, keys.
+
+pub mod record;
+pub mod rows;

@@ -1,0 +1,3 @@
+//! What the user writes, and what it means.
+
+pub mod plan;

@@ -1,0 +1,10 @@
+//! weir: Kafka to ClickHouse, exactly once.
+
+pub mod clock;
+pub mod codec;
+pub mod config;
+pub mod error;
+pub mod sink;
+pub mod source;
+pub mod state;
+pub mod types;
