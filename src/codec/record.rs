@@ -68,7 +68,12 @@ impl RecordBatch {
 
     /// The headers of a record, in order; a null value is `None`.
     pub fn headers(&self, record: &Record) -> Headers<'_> {
-        Headers { rest: self.slice(record.headers) }
+        Self::headers_in(self.slice(record.headers))
+    }
+
+    /// The headers in the bytes behind a record's `headers` span.
+    pub fn headers_in(bytes: &[u8]) -> Headers<'_> {
+        Headers { rest: bytes }
     }
 }
 

@@ -3,6 +3,8 @@
 //! A store is a set of ordered tables of bytes. Everything a task changes in an epoch, its checkpoint and its
 //! blocks included, goes in with ONE [`WriteBatch`].
 
+pub mod ledger;
+
 use crate::error::Result;
 
 /// The tables; each is a RocksDB column family.

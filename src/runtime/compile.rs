@@ -1,0 +1,279 @@
+//! From a pipeline's plan to the parts of a task: decoders, steps, builder.
+//!
+//! Owns the order in which names get their slots: event time, steps as written, columns. Everything that could be
+//! wrong with an expression or a name is a finding here, with its place; a [`Blueprint`] that was made once can be
+//! made again for every task.
+
+use crate::codec::decode::{Decoder, TimeField, TimeSpec};
+use crate::codec::expr::Expr;
+use crate::codec::key::{Cast, Key, KeyHasher, KeyPart};
+use crate::codec::rows::{BadRow, Rows, Slot};
+use crate::codec::scope::{Layout, Scope};
+use crate::codec::time::{Unit, Zone};
+use crate::config::plan::{
+    DedupPlan, ExprText, FieldPath, Keep, KeyCast, KeyPlan, PipelinePlan, SidePlan, StepPlan, TimeUnit, Tombstones,
+};
+use crate::error::{Finding, Place, Severity};
+use crate::metrics::StepKind;
+use crate::runtime::chain::Step;
+use crate::sink::BlockBuilder;
+use crate::step::dedup::{Dedup, HashOf};
+use crate::step::filter::Filter;
+use crate::step::select::Select;
+use crate::types::TaskNo;
+use std::sync::Arc;
+
+/// Makes the builder of the sink, asking for the slot of each field that a column needs.
+pub type MakeBuilder = Arc<dyn Fn(&mut dyn FnMut(&str) -> Slot) -> Box<dyn BlockBuilder> + Send + Sync>;
+
+/// Makes the parts of tasks; cheap to keep, made once per pipeline.
+pub struct Blueprint {
+    plan: PipelinePlan,
+    seed: [u8; 16],
+    /// Memory of one dedup step's filter, in bytes.
+    filter_bytes_max: usize,
+    make_builder: MakeBuilder,
+}
+
+/// The parts of one task.
+pub struct Parts {
+    pub decoders: Vec<Decoder>,
+    pub steps: Vec<Step>,
+    pub builder: Box<dyn BlockBuilder>,
+}
+
+impl Blueprint {
+    pub fn new(plan: PipelinePlan, seed: [u8; 16], filter_bytes_max: usize, make_builder: MakeBuilder) -> Blueprint {
+        Blueprint { plan, seed, filter_bytes_max, make_builder }
+    }
+
+    pub fn plan(&self) -> &PipelinePlan {
+        &self.plan
+    }
+
+    /// The parts of the task of one partition, its state under `task`.
+    pub fn parts(&self, partition: i32, task: TaskNo) -> Result<Parts, Vec<Finding>> {
+        let mut compiler = Compiler { scope: Scope::new(), findings: Vec::new(), absent: None };
+        let time = compiler.time(&self.plan.source);
+        let mut steps = Vec::new();
+        for (place, step) in self.plan.steps.iter().enumerate() {
+            steps.extend(self.step(&mut compiler, place, step, task));
+        }
+        if !compiler.findings.is_empty() {
+            return Err(compiler.findings);
+        }
+        let builder = (self.make_builder)(&mut |path| compiler.slot_or_absent(path));
+        let layout = compiler.scope.finish();
+        let decoders = self.decoders(&layout, &time.unwrap_or_else(no_time), partition);
+        Ok(Parts { decoders, steps, builder })
+    }
+
+    fn step(&self, compiler: &mut Compiler, place: usize, step: &StepPlan, task: TaskNo) -> Option<Step> {
+        let path = format!("pipelines.{}.steps[{place}]", self.plan.name);
+        match step {
+            StepPlan::Filter(text) => compiler.filter(&path, text),
+            StepPlan::Select(fields) => compiler.select(&path, fields),
+            StepPlan::Dedup(dedup) => {
+                let key = compiler.key(&path, &dedup.key, self.seed)?;
+                let content = match &dedup.keep {
+                    Keep::Changes(fields) => Some(compiler.content(&path, fields, self.seed)?),
+                    _ => None,
+                };
+                Some(Step::Dedup(Box::new(Dedup::new(dedup, task, place as u16, key, content, self.filter_bytes_max))))
+            }
+        }
+    }
+
+    fn decoders(&self, layout: &Layout, time: &TimeSpec, partition: i32) -> Vec<Decoder> {
+        let side = &self.plan.source;
+        let decoder = |(input, topic): (usize, &usize)| {
+            Decoder::new(
+                layout.clone(),
+                time.clone(),
+                side.tombstones == Tombstones::Keep,
+                side.max_payload_bytes,
+                self.plan.topics[*topic].name.clone(),
+                partition,
+                input as u16,
+            )
+        };
+        side.inputs.iter().enumerate().map(decoder).collect()
+    }
+}
+
+fn no_time() -> TimeSpec {
+    TimeSpec { field: None, max_future_ms: 0 }
+}
+
+/// The names of the steps' kinds, for the counters.
+pub fn step_kinds(plan: &PipelinePlan) -> Vec<StepKind> {
+    let kind = |step: &StepPlan| match step {
+        StepPlan::Filter(_) => StepKind::Filter,
+        StepPlan::Select(_) => StepKind::Select,
+        StepPlan::Dedup(_) => StepKind::Dedup,
+    };
+    plan.steps.iter().map(kind).collect()
+}
+
+/// The longest sum of windows along the steps: `None` without state, `Some(None)` without limit.
+pub fn reach_ms(plan: &PipelinePlan) -> Option<Option<i64>> {
+    let windows = plan.steps.iter().filter_map(|step| match step {
+        StepPlan::Dedup(DedupPlan { window_ms, .. }) => Some(*window_ms),
+        _ => None,
+    });
+    windows.reduce(|sum, window| Some(sum?.saturating_add(window?)))
+}
+
+/// A hash of the parts of the plan that state depends on: inputs, event time, and every step.
+pub fn state_hash(plan: &PipelinePlan) -> u64 {
+    let topics: Vec<&str> = plan.topics.iter().map(|topic| topic.name.as_str()).collect();
+    let SidePlan { time, tombstones, .. } = &plan.source;
+    let field = time.field.as_ref().map(|field| &field.text);
+    let mut text = format!("{topics:?} {field:?} {:?} {:?} {} {tombstones:?}", time.unit, time.zone, time.lateness_ms);
+    for step in &plan.steps {
+        text += &match step {
+            StepPlan::Filter(expr) => format!("\nfilter {:?}", expr.text),
+            StepPlan::Select(fields) => {
+                format!("\nselect {:?}", fields.iter().map(|(name, expr)| (name, &expr.text)).collect::<Vec<_>>())
+            }
+            StepPlan::Dedup(dedup) => dedup_text(dedup),
+        };
+    }
+    xxhash_rust::xxh3::xxh3_64(text.as_bytes())
+}
+
+fn dedup_text(dedup: &DedupPlan) -> String {
+    let key: Vec<_> = dedup.key.iter().map(|part| (&part.path.text, part.cast)).collect();
+    let keep = match &dedup.keep {
+        Keep::First => "first".to_owned(),
+        Keep::Latest => "latest".to_owned(),
+        Keep::Changes(fields) => format!("changes {:?}", fields.iter().map(|field| &field.text).collect::<Vec<_>>()),
+    };
+    format!("\ndedup {key:?} {:?} {keep} {} {:?}", dedup.window_ms, dedup.renew, dedup.late)
+}
+
+/// Gives names their slots, in the order of the pipeline.
+struct Compiler {
+    scope: Scope,
+    findings: Vec<Finding>,
+    /// A slot that nothing fills: what a column gets whose field a select has left out.
+    absent: Option<Slot>,
+}
+
+impl Compiler {
+    fn time(&mut self, side: &SidePlan) -> Option<TimeSpec> {
+        let max_future_ms = side.time.max_future_ms;
+        let Some(path) = &side.time.field else {
+            return Some(TimeSpec { field: None, max_future_ms });
+        };
+        let slot = self.slot("time.field", path)?;
+        let unit = match side.time.unit {
+            TimeUnit::Iso => Unit::Iso,
+            TimeUnit::Seconds => Unit::Seconds,
+            TimeUnit::Millis => Unit::Millis,
+            TimeUnit::Micros => Unit::Micros,
+            TimeUnit::Nanos => Unit::Nanos,
+        };
+        let zone = match Zone::named(&side.time.zone) {
+            Ok(zone) => zone,
+            Err(message) => {
+                self.wrong("time.zone", path.at, message);
+                return None;
+            }
+        };
+        Some(TimeSpec { field: Some(TimeField { slot, path: path.text.clone(), unit, zone }), max_future_ms })
+    }
+
+    fn filter(&mut self, path: &str, text: &ExprText) -> Option<Step> {
+        let expr = self.expr(path, text)?;
+        match Filter::new(expr) {
+            Ok(filter) => Some(Step::Filter(filter)),
+            Err(error) => {
+                self.wrong(path, text.at, error.to_string());
+                None
+            }
+        }
+    }
+
+    fn select(&mut self, path: &str, fields: &[(String, ExprText)]) -> Option<Step> {
+        let mut compiled = Vec::new();
+        for (name, text) in fields {
+            compiled.push((name.clone(), self.expr(path, text)?));
+        }
+        match Select::new(compiled, &mut self.scope) {
+            Ok(select) => Some(Step::Select(select)),
+            Err(error) => {
+                self.wrong(path, fields[0].1.at, error.to_string());
+                None
+            }
+        }
+    }
+
+    fn expr(&mut self, path: &str, text: &ExprText) -> Option<Expr> {
+        match Expr::compile(&text.text, &mut self.scope) {
+            Ok(expr) => Some(expr),
+            Err(error) => {
+                let at = Place { column: text.at.column + error.start as u32, len: (error.len as u32).max(1), ..text.at };
+                self.wrong(path, at, error.message);
+                None
+            }
+        }
+    }
+
+    fn key(&mut self, path: &str, parts: &[KeyPlan], seed: [u8; 16]) -> Option<HashOf> {
+        let part = |part: &KeyPlan| -> Option<KeyPart> {
+            let slot = self.slot(path, &part.path)?;
+            let cast = part.cast.map(|cast| match cast {
+                KeyCast::Decimal { precision, scale } => Cast::Decimal { precision, scale },
+                KeyCast::Int => Cast::Int,
+                KeyCast::Text => Cast::Text,
+                KeyCast::Bool => Cast::Bool,
+            });
+            Some(KeyPart { slot, cast, path: part.path.text.clone() })
+        };
+        let hasher = KeyHasher::new(seed, parts.iter().map(part).collect::<Option<Vec<_>>>()?);
+        Some(Box::new(move |rows: &Rows, row: u32| -> Result<Option<u128>, BadRow> {
+            Ok(match hasher.hash(rows, row)? {
+                Key::Hash(hash) => Some(hash),
+                Key::Missing => None,
+            })
+        }))
+    }
+
+    /// The compared fields of `keep: changes`: nulls are values like any other.
+    fn content(&mut self, path: &str, fields: &[FieldPath], seed: [u8; 16]) -> Option<HashOf> {
+        let part = |field: &FieldPath| -> Option<KeyPart> {
+            Some(KeyPart { slot: self.slot(path, field)?, cast: None, path: field.text.clone() })
+        };
+        let hasher = KeyHasher::new(seed, fields.iter().map(part).collect::<Option<Vec<_>>>()?);
+        Some(Box::new(move |rows: &Rows, row: u32| hasher.hash_values(rows, row).map(Some)))
+    }
+
+    fn slot(&mut self, path: &str, field: &FieldPath) -> Option<Slot> {
+        match self.scope.resolve(&field.text) {
+            Ok(slot) => Some(slot),
+            Err(unknown) => {
+                self.wrong(path, field.at, unknown.to_string());
+                None
+            }
+        }
+    }
+
+    fn slot_or_absent(&mut self, path: &str) -> Slot {
+        match self.scope.resolve(path) {
+            Ok(slot) => slot,
+            Err(_) => *self.absent.get_or_insert_with(|| self.scope.computed()),
+        }
+    }
+
+    fn wrong(&mut self, path: &str, at: Place, message: String) {
+        self.findings.push(Finding {
+            severity: Severity::Error,
+            code: "expression",
+            path: path.to_owned(),
+            place: Some(at),
+            message,
+            help: None,
+        });
+    }
+}

@@ -1,0 +1,393 @@
+//! The coordinator of one pipeline: the group's events, the start of tasks, every commit.
+//!
+//! Owns the group member and the assignment. One thread drives it by `tick`; it holds no thread, no channel and no
+//! clock itself, so the simulation runs this very code. Promises: waiting events are served before anything is
+//! committed; one commit is under way at a time; what was prepared under another assignment is dropped; nobody
+//! else commits.
+
+use crate::error::{Error, Kind, Result};
+use crate::metrics::{PipelineState, PipelineStats};
+use crate::runtime::opening::Opening;
+use crate::runtime::task::{FromTask, TaskId, TaskStart, ToTask};
+use crate::source::{CommitOutcome, Group, GroupEvent, OffsetsToCommit};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How tasks are reached: the workers' inboxes, or the simulation's.
+pub trait Workers {
+    fn start(&mut self, start: Box<TaskStart>);
+    fn tell(&mut self, task: TaskId, message: ToTask);
+    /// The task goes at once, with what it has not stored.
+    fn drop_task(&mut self, task: TaskId);
+}
+
+/// A task of ours.
+#[derive(Debug)]
+struct Owned {
+    id: TaskId,
+    /// The newest commit it asks for, not yet sent.
+    offer: Option<(u64, OffsetsToCommit)>,
+    /// It has said `Gone` (or was dropped) and holds no queue any more.
+    gone: bool,
+    finished: bool,
+}
+
+/// The commit request that waits for its answer.
+#[derive(Debug)]
+struct Underway {
+    id: u64,
+    handed_ms: u64,
+    offers: Vec<(TaskId, u64)>,
+}
+
+/// Partitions that are on their way out.
+#[derive(Debug)]
+struct Leaving {
+    partitions: Vec<i32>,
+    /// After this the tasks are dropped.
+    deadline_ms: u64,
+    dropped: bool,
+}
+
+/// Where the pipeline is.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Progress {
+    Going,
+    /// Everything is delivered, committed, and the member is out as it should be.
+    Done,
+    Failed(Error),
+}
+
+/// Times of the group, in milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GroupTimes {
+    pub session_timeout_ms: u64,
+}
+
+impl GroupTimes {
+    /// A revocation takes at most this, or the whole group waits.
+    fn revoke_ms(&self) -> u64 {
+        (self.session_timeout_ms / 3).min(10_000)
+    }
+}
+
+/// How the pipeline is to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stopping {
+    /// The member stays in the group (its partitions wait for it).
+    Stay,
+    /// The member leaves (`--until-end`, pause, delete).
+    Leave,
+}
+
+pub struct Coordinator {
+    group: Box<dyn Group>,
+    opening: Opening,
+    stats: Arc<PipelineStats>,
+    times: GroupTimes,
+    owned: BTreeMap<i32, Owned>,
+    assignments: u64,
+    commits: u64,
+    underway: Option<Underway>,
+    leaving: Option<Leaving>,
+    /// No commit between a revocation or loss and the next assignment.
+    between: bool,
+    fenced: bool,
+    stopping: Option<Stopping>,
+    until_end: bool,
+    assigned_once: bool,
+    next_retry_ms: u64,
+    progress: Progress,
+}
+
+impl Coordinator {
+    pub fn new(group: Box<dyn Group>, opening: Opening, stats: Arc<PipelineStats>, times: GroupTimes) -> Coordinator {
+        Coordinator {
+            until_end: opening.has_ends(),
+            group,
+            opening,
+            stats,
+            times,
+            owned: BTreeMap::new(),
+            assignments: 0,
+            commits: 0,
+            underway: None,
+            leaving: None,
+            between: false,
+            fenced: false,
+            stopping: None,
+            assigned_once: false,
+            next_retry_ms: 0,
+            progress: Progress::Going,
+        }
+    }
+
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Joins the group.
+    pub fn join(&mut self) -> Result<()> {
+        self.group.join()
+    }
+
+    /// Seal, deliver, commit, stop; the member stays in the group.
+    pub fn stop(&mut self, workers: &mut dyn Workers, boot_ms: u64) {
+        self.begin_stop(Stopping::Stay, workers, boot_ms + crate::runtime::limits::STOP_WAIT_MS);
+    }
+
+    /// Serves the group's events and the tasks' messages, then commits what is to be said.
+    pub fn tick(&mut self, messages: Vec<(TaskId, FromTask)>, workers: &mut dyn Workers, boot_ms: u64, wait: Duration) {
+        if self.progress != Progress::Going {
+            return;
+        }
+        let mut wait = wait;
+        while let Some(event) = self.group.poll(wait) {
+            wait = Duration::ZERO;
+            if let Err(error) = self.serve(event, workers, boot_ms) {
+                return self.fail(error, workers);
+            }
+        }
+        for (task, message) in messages {
+            if let Err(error) = self.hear(task, message, workers, boot_ms) {
+                return self.fail(error, workers);
+            }
+        }
+        self.continue_leaving(workers, boot_ms);
+        self.commit(workers, boot_ms);
+        self.continue_stopping(workers, boot_ms);
+    }
+
+    /// The pipeline cannot go on: its tasks go at once, nothing more is sent or committed.
+    fn fail(&mut self, error: Error, workers: &mut dyn Workers) {
+        self.owned.values().filter(|task| !task.gone).for_each(|task| workers.drop_task(task.id));
+        self.stats.failed_with(error.message.clone());
+        self.stats.set_state(PipelineState::Failed);
+        self.progress = Progress::Failed(error);
+    }
+
+    fn serve(&mut self, event: GroupEvent, workers: &mut dyn Workers, boot_ms: u64) -> Result<()> {
+        match event {
+            GroupEvent::Assigned(partitions) => self.assigned(partitions, workers),
+            GroupEvent::Revoked { partitions, lost } => self.revoked(partitions, lost, workers, boot_ms),
+            GroupEvent::Committed { id, outcome } => {
+                self.answered(id, outcome, workers, boot_ms);
+                Ok(())
+            }
+            GroupEvent::Fatal(error) => Err(error),
+            GroupEvent::Trouble(error) => {
+                tracing::warn!(pipeline = self.stats.pipeline, code = error.code, "{error}");
+                self.stats.failed_with(error.message);
+                Ok(())
+            }
+        }
+    }
+
+    fn assigned(&mut self, partitions: Vec<i32>, workers: &mut dyn Workers) -> Result<()> {
+        self.between = false;
+        self.assigned_once = true;
+        self.stats.rebalances.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        if std::mem::take(&mut self.fenced) {
+            self.owned.values().for_each(|task| workers.tell(task.id, ToTask::Fenced(false)));
+        }
+        if self.stopping.is_none() {
+            self.stats.set_state(PipelineState::Running);
+        }
+        tracing::info!(pipeline = self.stats.pipeline, ?partitions, "assigned");
+        self.begin_tasks(&partitions, workers, false)
+    }
+
+    /// Decides how each partition begins, takes it on from there, and hands it to its worker.
+    fn begin_tasks(&mut self, partitions: &[i32], workers: &mut dyn Workers, again: bool) -> Result<()> {
+        self.assignments += 1;
+        let mut starts = Vec::new();
+        for opened in self.opening.open(&mut *self.group, partitions)? {
+            starts.push((opened, self.assignments));
+        }
+        let offsets: Vec<(i32, Vec<i64>)> = starts.iter().map(|(opened, _)| (opened.partition, opened.fetch_from.clone())).collect();
+        if again {
+            self.group.unassign(partitions)?;
+        }
+        for (opened, assignment) in starts {
+            let id = TaskId { pipeline: self.opening.pipeline(), partition: opened.partition, assignment };
+            let start = self.opening.start(&mut *self.group, id, opened)?;
+            self.owned.insert(id.partition, Owned { id, offer: None, gone: false, finished: false });
+            workers.start(Box::new(start));
+            if let Some(stopping) = self.stopping {
+                tracing::debug!(?stopping, "assigned while stopping");
+                workers.tell(id, ToTask::Drain { deadline_ms: Some(0) });
+            }
+        }
+        self.group.assign(&offsets)
+    }
+
+    fn revoked(&mut self, partitions: Vec<i32>, lost: bool, workers: &mut dyn Workers, boot_ms: u64) -> Result<()> {
+        tracing::info!(pipeline = self.stats.pipeline, ?partitions, lost, "revoked");
+        let ours = partitions.iter().filter_map(|partition| self.owned.get_mut(partition));
+        let deadline_ms = if lost { boot_ms } else { boot_ms + self.times.revoke_ms() };
+        for task in ours {
+            match lost {
+                true => {
+                    workers.drop_task(task.id);
+                    task.offer = None;
+                }
+                false => workers.tell(task.id, ToTask::Drain { deadline_ms: Some(deadline_ms) }),
+            }
+        }
+        if lost {
+            self.underway = None;
+        }
+        let already = self.leaving.take().map(|leaving| leaving.partitions).unwrap_or_default();
+        self.leaving = Some(Leaving { partitions: [already, partitions].concat(), deadline_ms, dropped: lost });
+        Ok(())
+    }
+
+    /// Gives partitions back when their tasks hold no queue any more.
+    fn continue_leaving(&mut self, workers: &mut dyn Workers, boot_ms: u64) {
+        let Some(leaving) = &mut self.leaving else { return };
+        let holds = |partition: &&i32| self.owned.get(partition).is_some_and(|task| !task.gone);
+        let holding: Vec<i32> = leaving.partitions.iter().filter(holds).copied().collect();
+        if !holding.is_empty() {
+            if boot_ms >= leaving.deadline_ms && !leaving.dropped {
+                leaving.dropped = true;
+                holding.iter().for_each(|partition| workers.drop_task(self.owned[partition].id));
+            }
+            return;
+        }
+        // What is acknowledged is said before the partition goes, as far as the deadline allows.
+        let unsaid = self.underway.is_some() && boot_ms < leaving.deadline_ms;
+        if unsaid {
+            return;
+        }
+        let leaving = self.leaving.take().expect("it was just looked at");
+        for partition in &leaving.partitions {
+            self.owned.remove(partition);
+            self.stats.forget_task(*partition);
+            self.opening.left(*partition);
+        }
+        self.between = true;
+        if let Err(error) = self.group.unassign(&leaving.partitions) {
+            self.fail(error, workers);
+        }
+    }
+
+    fn hear(&mut self, id: TaskId, message: FromTask, workers: &mut dyn Workers, _boot_ms: u64) -> Result<()> {
+        // What an older assignment still says is about a task that is not there any more.
+        let Some(task) = self.owned.get_mut(&id.partition).filter(|task| task.id == id) else {
+            return Ok(());
+        };
+        match message {
+            FromTask::Offer { offer, commit } => task.offer = Some((offer, commit)),
+            FromTask::Gone { finished } => {
+                task.gone = true;
+                task.finished = finished;
+                task.offer = None;
+            }
+            FromTask::DecideAgain => {
+                self.owned.remove(&id.partition);
+                workers.drop_task(id);
+                self.begin_tasks(&[id.partition], workers, true)?;
+            }
+            FromTask::Failed(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Sends the newest offers of all tasks in one request.
+    fn commit(&mut self, workers: &mut dyn Workers, boot_ms: u64) {
+        if self.underway.is_some() || self.between || self.fenced || boot_ms < self.next_retry_ms {
+            return;
+        }
+        let mut offers = Vec::new();
+        let mut commits = Vec::new();
+        for task in self.owned.values_mut().filter(|task| !task.gone) {
+            if let Some((offer, commit)) = task.offer.take() {
+                offers.push((task.id, offer));
+                commits.push(commit);
+            }
+        }
+        if commits.is_empty() {
+            return;
+        }
+        self.commits += 1;
+        let id = self.commits;
+        match self.group.commit(id, &commits) {
+            Ok(()) => self.underway = Some(Underway { id, handed_ms: boot_ms, offers }),
+            Err(error) if error.kind == Kind::Retry => {
+                self.next_retry_ms = boot_ms + 100;
+                offers.iter().for_each(|(task, offer)| workers.tell(*task, ToTask::Refused { offer: *offer }));
+            }
+            Err(error) => self.fail(error, workers),
+        }
+    }
+
+    fn answered(&mut self, id: u64, outcome: CommitOutcome, workers: &mut dyn Workers, boot_ms: u64) {
+        let Some(underway) = self.underway.take_if(|underway| underway.id == id) else { return };
+        // Accepted counts for the assignment under which it was prepared.
+        let owned = |task: &TaskId| self.owned.get(&task.partition).is_some_and(|owned| owned.id == *task);
+        let offers = underway.offers.iter().filter(|(task, _)| owned(task));
+        match outcome {
+            CommitOutcome::Accepted => {
+                self.stats.committed("accepted");
+                let handed_ms = underway.handed_ms;
+                offers.for_each(|(task, offer)| workers.tell(*task, ToTask::Accepted { offer: *offer, handed_ms }));
+            }
+            CommitOutcome::Repeat(why) => {
+                self.stats.committed("repeat");
+                tracing::debug!(pipeline = self.stats.pipeline, why, "commit not accepted, repeating");
+                self.next_retry_ms = boot_ms + 100;
+                offers.for_each(|(task, offer)| workers.tell(*task, ToTask::Refused { offer: *offer }));
+            }
+            CommitOutcome::Fenced(why) => {
+                self.stats.committed("fenced");
+                tracing::warn!(pipeline = self.stats.pipeline, why, "fenced: nothing is sent until the next assignment");
+                self.fenced = true;
+                self.owned.values().for_each(|task| workers.tell(task.id, ToTask::Fenced(true)));
+            }
+        }
+    }
+
+    fn begin_stop(&mut self, how: Stopping, workers: &mut dyn Workers, deadline_ms: u64) {
+        if self.stopping.is_some() || self.progress != Progress::Going {
+            return;
+        }
+        self.stopping = Some(how);
+        for task in self.owned.values().filter(|task| !task.gone) {
+            workers.tell(task.id, ToTask::Drain { deadline_ms: Some(deadline_ms) });
+        }
+    }
+
+    fn continue_stopping(&mut self, workers: &mut dyn Workers, _boot_ms: u64) {
+        let all_gone = self.owned.values().all(|task| task.gone);
+        if self.until_end && self.stopping.is_none() && self.assigned_once && !self.owned.is_empty() {
+            let finished = self.owned.values().all(|task| task.finished);
+            if finished && all_gone {
+                self.stopping = Some(Stopping::Leave);
+            }
+        }
+        let Some(stopping) = self.stopping else { return };
+        if !all_gone || self.underway.is_some() || self.progress != Progress::Going {
+            return;
+        }
+        let left = match stopping {
+            Stopping::Stay => Ok(()),
+            Stopping::Leave => self.group.leave(),
+        };
+        self.stats.set_state(PipelineState::Stopped);
+        match left {
+            Ok(()) => self.progress = Progress::Done,
+            Err(error) => self.fail(error, workers),
+        }
+    }
+
+    /// Partitions that are ours now.
+    pub fn partitions(&self) -> BTreeSet<i32> {
+        self.owned.keys().copied().collect()
+    }
+
+    /// Whether every partition given to us is running (not restoring): readiness.
+    pub fn has_been_assigned(&self) -> bool {
+        self.assigned_once
+    }
+}

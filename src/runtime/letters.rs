@@ -1,0 +1,92 @@
+//! The dead letters of a task's open epoch, on their way to the local store or into a block of their own.
+//!
+//! Owns them until the epoch is sealed; then they are part of its write batch, or a block under a token. Promises:
+//! none is dropped; a full local store is an error with that sentence.
+
+use crate::codec::record::{Record, RecordBatch};
+use crate::codec::rows::BadRow;
+use crate::error::Result;
+use crate::runtime::chain::SealAt;
+use crate::sink::Block;
+use crate::state::WriteBatch;
+use crate::state::letters::{Letter, LetterStore};
+use std::sync::Arc;
+
+/// Turns letters into a block for a table or a topic.
+pub trait LetterBlocks: Send {
+    /// `<database>/<table>` or the topic, as the token names it.
+    fn target(&self) -> &str;
+
+    fn encode(&mut self, letters: &[Letter]) -> Block;
+}
+
+/// Where a pipeline's dead letters go.
+pub enum LetterTarget {
+    Local(Arc<LetterStore>),
+    Blocks(Box<dyn LetterBlocks>),
+}
+
+pub struct EpochLetters {
+    pipeline: String,
+    topics: Vec<String>,
+    partition: i32,
+    target: LetterTarget,
+    letters: Vec<Letter>,
+    bytes: usize,
+}
+
+impl EpochLetters {
+    pub fn new(pipeline: String, topics: Vec<String>, partition: i32, target: LetterTarget) -> EpochLetters {
+        EpochLetters { pipeline, topics, partition, target, letters: vec![], bytes: 0 }
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Writes down a record that cannot be processed, as it came.
+    pub fn add(&mut self, input: usize, record: &Record, arena: &[u8], step: &str, bad: &BadRow) {
+        let bytes = |span: crate::types::Span| arena[span.range()].to_vec();
+        let letter = Letter {
+            pipeline: self.pipeline.clone(),
+            step: step.to_owned(),
+            reason: bad.reason.to_owned(),
+            message: bad.message.clone(),
+            topic: self.topics[input].clone(),
+            partition: self.partition,
+            offset: record.offset,
+            timestamp_ms: record.timestamp_ms,
+            key: record.key.map(bytes),
+            value: record.value.map(bytes),
+            headers: headers(record, arena),
+            time_ms: 0,
+        };
+        self.bytes += letter.heap_bytes();
+        self.letters.push(letter);
+    }
+
+    /// Ends the epoch: into the write batch, or as a block with its target.
+    pub fn seal(&mut self, at: &SealAt, batch: &mut WriteBatch) -> Result<Option<(String, Block)>> {
+        self.bytes = 0;
+        let mut letters = std::mem::take(&mut self.letters);
+        if letters.is_empty() {
+            return Ok(None);
+        }
+        letters.iter_mut().for_each(|letter| letter.time_ms = at.note_ms);
+        match &mut self.target {
+            LetterTarget::Local(store) => {
+                store.put(&letters, batch)?;
+                Ok(None)
+            }
+            LetterTarget::Blocks(blocks) => {
+                let block = blocks.encode(&letters);
+                Ok(Some((blocks.target().to_owned(), block)))
+            }
+        }
+    }
+}
+
+fn headers(record: &Record, arena: &[u8]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    let walk = RecordBatch::headers_in(&arena[record.headers.range()]);
+    walk.map(|(name, value)| (name.to_vec(), value.map(<[u8]>::to_vec))).collect()
+}

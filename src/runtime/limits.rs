@@ -1,0 +1,53 @@
+//! Every bound of the engine, with its reason. What waits is bounded; waiting is how we push back.
+
+/// Records of one pass: enough to make per-batch costs vanish, few enough to stay in the caches.
+pub const PASS_RECORDS_MAX: usize = 4096;
+
+/// Bytes of one pass.
+pub const PASS_BYTES_MAX: usize = 4 << 20;
+
+/// Epochs of a task that are sealed and not acknowledged: one under way, some ready behind it. More would only
+/// move lag from Kafka to our disk.
+pub const OUTBOX_EPOCHS_MAX: usize = 4;
+
+/// Bytes of a task's blocks that are sealed and not acknowledged.
+pub const OUTBOX_BYTES_MAX: u64 = 64 << 20;
+
+/// Records of one epoch: an epoch of nothing but duplicates must end, too.
+pub const EPOCH_RECORDS_MAX: u64 = 2_000_000;
+
+/// State changes of one epoch that wait in memory.
+pub const EPOCH_STATE_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of dead letters of one epoch that wait in memory.
+pub const EPOCH_LETTER_BYTES_MAX: usize = 16 << 20;
+
+/// Cuts of one epoch: the mark that carries them has 4,096 characters at most, other parts included.
+pub const EPOCH_CUTS_MAX: usize = 600;
+
+/// How much is re-read between two stores of a restore.
+pub const REREAD_RECORDS_MAX: u64 = 200_000;
+
+/// Messages to a worker: each task has few that wait for an answer.
+pub const WORKER_INBOX_MAX: usize = 4096;
+
+/// Attempts handed to delivery and not begun. Each task has at most one epoch under way.
+pub const DELIVERY_QUEUE_MAX: usize = 1024;
+
+/// A clean stop waits this long for ClickHouse.
+pub const STOP_WAIT_MS: u64 = 10_000;
+
+/// A failed delivery that only a person can mend is tried again at this interval.
+pub const STOPPED_RETRY_MS: u64 = 10_000;
+
+/// Backoff of retryable errors: full jitter between 0 and `BACKOFF_FIRST_MS × 2^n`, at most `BACKOFF_MAX_MS`.
+pub const BACKOFF_FIRST_MS: u64 = 100;
+pub const BACKOFF_MAX_MS: u64 = 30_000;
+
+/// How long to wait before attempt `attempt` (from 1): full jitter. Chance comes from `seed`, so that a
+/// simulation repeats itself.
+pub fn backoff_ms(attempt: u32, seed: u64) -> u64 {
+    let ceiling = BACKOFF_FIRST_MS.saturating_mul(1 << attempt.min(20)).min(BACKOFF_MAX_MS);
+    let chance = xxhash_rust::xxh3::xxh3_64_with_seed(&attempt.to_le_bytes(), seed);
+    BACKOFF_FIRST_MS / 2 + chance % ceiling
+}

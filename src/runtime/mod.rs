@@ -1,0 +1,14 @@
+//! The engine: tasks on worker threads, the coordinator, delivery, recovery.
+
+pub mod chain;
+pub mod commit;
+pub mod compile;
+pub mod coordinator;
+pub mod delivery;
+pub mod inputs;
+pub mod letters;
+pub mod limits;
+pub mod opening;
+pub mod recovery;
+pub mod task;
+pub mod worker;

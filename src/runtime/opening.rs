@@ -1,0 +1,495 @@
+//! From "this partition is yours" to a task that can run: gathers the facts, lets `recovery` decide, builds.
+//!
+//! Owns what all tasks of a pipeline begin with: the store, the factory of inputs and steps, the noted ends. Runs
+//! on the coordinator's thread; asks the broker, never commits.
+
+use crate::clock::Clock;
+use crate::config::plan::StartAt;
+use crate::error::{Error, Result};
+use crate::metrics::PipelineStats;
+use crate::runtime::chain::Chain;
+use crate::runtime::commit::{CommitLog, History, Patience};
+use crate::runtime::inputs::{TaskInput, TaskInputs};
+use crate::runtime::recovery::{self, Base, Case, Facts, MarkPlan, Policy, Start};
+use crate::runtime::task::{Stage, TaskId, TaskStart};
+use crate::source::{CommittedOffsets, Group, Input, TopicInfo, Wake};
+use crate::state::ledger::{self, Counts, Ledger, Mark, Moment, TaskEntry};
+use crate::state::{StateStore, Table, WriteBatch};
+use crate::types::{Epoch, Incarnation, TaskNo, TopicId};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Makes the moving parts of a task; the pipeline's compiled plan.
+pub trait TaskFactory: Send + Sync {
+    fn inputs(&self, partition: i32, queues: Vec<Box<dyn Input>>) -> Vec<TaskInput>;
+    fn chain(&self, partition: i32, task: TaskNo, counts: Option<Counts>) -> Result<Chain>;
+    /// What wakes the worker that this partition is pinned to.
+    fn waker(&self, partition: i32) -> Arc<dyn Wake>;
+    /// The longest sum of windows along a path of steps: `None` without state, `Some(None)` without limit.
+    fn reach_ms(&self) -> Option<Option<i64>>;
+}
+
+/// What does not change between the tasks of a pipeline.
+pub struct OpeningSettings {
+    pub pipeline: usize,
+    pub name: String,
+    /// Topic and where a group without offsets begins, in the plan's order.
+    pub topics: Vec<(String, StartAt)>,
+    /// Hash of the parts of the plan that state depends on.
+    pub plan: u64,
+    pub policy: Policy,
+    pub halt_on_growth: bool,
+    pub max_future_ms: i64,
+    pub session_timeout_ms: u64,
+    /// Noted ends per partition and topic under `--until-end`.
+    pub ends: Option<BTreeMap<i32, Vec<i64>>>,
+}
+
+pub struct Opening {
+    settings: OpeningSettings,
+    store: Arc<dyn StateStore>,
+    factory: Arc<dyn TaskFactory>,
+    clock: Arc<dyn Clock>,
+    stats: Arc<PipelineStats>,
+    /// Draws incarnations.
+    random: Box<dyn FnMut() -> [u8; 16] + Send>,
+    partitions: Option<i32>,
+}
+
+/// A partition whose beginning is decided.
+pub struct Opened {
+    pub partition: i32,
+    /// Where its inputs begin, per topic.
+    pub fetch_from: Vec<i64>,
+    start: Start,
+    mark: Mark,
+    /// Where state-only reading begins and the moment it ends with.
+    reread: Option<(Moment, Moment)>,
+    ledger: Option<Ledger>,
+}
+
+impl Opening {
+    pub fn new(
+        settings: OpeningSettings,
+        store: Arc<dyn StateStore>,
+        factory: Arc<dyn TaskFactory>,
+        clock: Arc<dyn Clock>,
+        stats: Arc<PipelineStats>,
+        random: Box<dyn FnMut() -> [u8; 16] + Send>,
+    ) -> Opening {
+        Opening { settings, store, factory, clock, stats, random, partitions: None }
+    }
+
+    pub fn pipeline(&self) -> usize {
+        self.settings.pipeline
+    }
+
+    pub fn has_ends(&self) -> bool {
+        self.settings.ends.is_some()
+    }
+
+    pub fn ends(&self) -> Option<&BTreeMap<i32, Vec<i64>>> {
+        self.settings.ends.as_ref()
+    }
+
+    /// Decides how each of the partitions begins.
+    pub fn open(&mut self, group: &mut dyn Group, partitions: &[i32]) -> Result<Vec<Opened>> {
+        if partitions.is_empty() {
+            return Ok(vec![]);
+        }
+        let topics = self.topics_of_equal_counts(group)?;
+        let committed = group.committed(partitions)?;
+        let group_has_offsets = committed.iter().any(|c| c.offsets[0].is_some()) || group.has_any_offset()?;
+        let mut opened = Vec::new();
+        for (partition, committed) in partitions.iter().zip(&committed) {
+            opened.push(self.open_one(group, *partition, committed, &topics, group_has_offsets)?);
+        }
+        Ok(opened)
+    }
+
+    /// The topics as they are now; equal partition counts, and not more than before.
+    pub fn topics_of_equal_counts(&mut self, group: &mut dyn Group) -> Result<Vec<TopicInfo>> {
+        let topics = group.topics()?;
+        let first = &topics[0];
+        for topic in &topics {
+            if topic.partitions == 0 {
+                return Err(Error::stop("missing_topic", format!("topic `{}` does not exist: create it, weir never does", topic.name)));
+            }
+            if topic.partitions != first.partitions {
+                return Err(Error::stop(
+                    "partition_counts",
+                    format!(
+                        "topic `{}` has {} partitions and `{}` has {}: the inputs of a pipeline need equal counts; \
+                         repartition one of them",
+                        first.name, first.partitions, topic.name, topic.partitions
+                    ),
+                ));
+            }
+        }
+        let grown = self.partitions.is_some_and(|before| first.partitions > before);
+        if grown && self.settings.halt_on_growth && matches!(self.factory.reach_ms(), Some(_)) {
+            return Err(Error::stop(
+                "partition_growth",
+                format!(
+                    "topic `{}` grew from {} to {} partitions: keys move to other partitions, so duplicates of old \
+                     keys would pass; drain and reset, or allow it with `on_partition_growth: continue`",
+                    first.name, self.partitions.unwrap_or(0), first.partitions
+                ),
+            ));
+        }
+        self.partitions = Some(first.partitions);
+        Ok(topics)
+    }
+
+    fn open_one(
+        &mut self,
+        group: &mut dyn Group,
+        partition: i32,
+        committed: &CommittedOffsets,
+        topics: &[TopicInfo],
+        group_has_offsets: bool,
+    ) -> Result<Opened> {
+        let ledger = ledger::load(&*self.store, partition)?;
+        let mut logs = Vec::new();
+        for topic in 0..topics.len() {
+            logs.push(group.log_range(topic, partition)?);
+        }
+        let start = recovery::decide(&Facts {
+            pipeline: &self.settings.name,
+            partition,
+            plan: self.settings.plan,
+            ledger: ledger.as_ref(),
+            committed,
+            topics,
+            logs: &logs,
+            group_has_offsets,
+            policy: self.settings.policy,
+        })?;
+        self.stats.recovered(start.case.name());
+        let mut opened = self.resolve(group, partition, start, ledger, topics, &logs)?;
+        self.close_gaps(&mut opened, &logs)?;
+        tracing::info!(
+            pipeline = self.settings.name,
+            partition,
+            case = opened.start.case.name(),
+            epoch = opened.mark.acknowledged.epoch.0,
+            from = ?opened.fetch_from,
+            "task begins"
+        );
+        opened.start.warnings.iter().for_each(|warning| tracing::warn!(pipeline = self.settings.name, "{warning}"));
+        Ok(opened)
+    }
+
+    /// Turns the decision into numbers: the mark, where to fetch from, what to re-read.
+    fn resolve(
+        &mut self,
+        group: &mut dyn Group,
+        partition: i32,
+        start: Start,
+        ledger: Option<Ledger>,
+        topics: &[TopicInfo],
+        logs: &[(i64, i64)],
+    ) -> Result<Opened> {
+        let named: Vec<(String, TopicId)> = topics.iter().map(|topic| (topic.name.clone(), topic.id)).collect();
+        let mut mark = match &start.mark {
+            MarkPlan::Keep(mark) => self.align(group, partition, mark, &named, logs)?,
+            MarkPlan::New { positions } => self.new_mark(group, partition, positions, logs)?,
+        };
+        if start.base != Base::DeliverFirst {
+            mark.plan = self.settings.plan;
+            mark.topics = named;
+        }
+        let mut reread = None;
+        let fetch_from = match &start.base {
+            Base::Ledger => ledger.as_ref().map_or_else(Vec::new, |ledger| ledger.checkpoint.moment.positions()),
+            Base::DeliverFirst | Base::Empty => mark.acknowledged.positions(),
+            Base::CatchUp => {
+                let from = ledger.as_ref().expect("catching up starts from a ledger").checkpoint.moment.clone();
+                let positions = from.positions();
+                reread = Some((from, mark.acknowledged.clone()));
+                positions
+            }
+            Base::Reread { origin, watermarks } => {
+                let (from, to) = self.reread_range(group, partition, &start, &mark, origin, *watermarks, logs)?;
+                if start.case == Case::Reset {
+                    mark.origin = from.clone();
+                    mark.acknowledged = to.clone();
+                }
+                reread = Some((recovery::beginning(mark.incarnation, &from), to));
+                from
+            }
+        };
+        Ok(Opened { partition, fetch_from, start, mark, reread, ledger })
+    }
+
+    /// A mark in the order of the plan's topics: one that the mark does not know begins at its own start.
+    fn align(
+        &mut self,
+        group: &mut dyn Group,
+        partition: i32,
+        mark: &Mark,
+        topics: &[(String, TopicId)],
+        logs: &[(i64, i64)],
+    ) -> Result<Mark> {
+        let same = mark.topics.len() == topics.len() && mark.topics.iter().zip(topics).all(|(a, b)| a.0 == b.0);
+        if same {
+            return Ok(mark.clone());
+        }
+        let place = |name: &str| mark.topics.iter().position(|(known, _)| known == name);
+        let mut aligned = mark.clone();
+        aligned.acknowledged.inputs.clear();
+        aligned.origin.clear();
+        aligned.acknowledged.idle = 0;
+        for (topic, (name, _)) in topics.iter().enumerate() {
+            match place(name) {
+                Some(at) => {
+                    aligned.acknowledged.inputs.push(mark.acknowledged.inputs[at]);
+                    aligned.origin.push(mark.origin[at]);
+                }
+                None => {
+                    let position = self.resolve_start(group, topic, partition, logs)?;
+                    aligned.acknowledged.inputs.push(ledger::Progress { position, high_ms: i64::MIN });
+                    aligned.origin.push(position);
+                }
+            }
+        }
+        if let Some(pending) = &mut aligned.pending {
+            let inputs = mark.topics.len();
+            let positions = topics.iter().enumerate();
+            let old = pending.clone();
+            pending.positions = positions
+                .map(|(topic, (name, _))| place(name).map_or(aligned.acknowledged.inputs[topic].position, |at| old.positions[at]))
+                .collect();
+            let cut = |pass: &[u64]| -> Vec<u64> { topics.iter().map(|(name, _)| place(name).map_or(0, |at| pass[at])).collect() };
+            pending.cuts.0 = match old.cuts.0.is_empty() {
+                true if topics.len() > 1 => {
+                    let advance = |topic: usize| pending.positions[topic] - aligned.acknowledged.inputs[topic].position;
+                    (0..topics.len()).map(|topic| advance(topic).max(0) as u64).collect()
+                }
+                true => vec![],
+                false => old.cuts.0.chunks(inputs).flat_map(cut).collect(),
+            };
+            pending.idle = 0;
+        }
+        Ok(aligned)
+    }
+
+    fn resolve_start(&self, group: &mut dyn Group, topic: usize, partition: i32, logs: &[(i64, i64)]) -> Result<i64> {
+        match self.settings.topics[topic].1 {
+            StartAt::Earliest => Ok(logs[topic].0),
+            StartAt::Latest => Ok(logs[topic].1),
+            StartAt::TimeMs(at_ms) => group.offset_at(topic, partition, at_ms),
+        }
+    }
+
+    fn new_mark(
+        &mut self,
+        group: &mut dyn Group,
+        partition: i32,
+        positions: &[Option<i64>],
+        logs: &[(i64, i64)],
+    ) -> Result<Mark> {
+        let mut resolved = Vec::new();
+        for (topic, position) in positions.iter().enumerate() {
+            resolved.push(match position {
+                Some(position) => *position,
+                None => self.resolve_start(group, topic, partition, logs)?,
+            });
+        }
+        let incarnation = Incarnation((self.random)());
+        Ok(Mark {
+            pipeline: self.settings.name.clone(),
+            incarnation,
+            origin: resolved.clone(),
+            plan: self.settings.plan,
+            topics: vec![],
+            acknowledged: recovery::beginning(incarnation, &resolved),
+            pending: None,
+        })
+    }
+
+    /// Where re-reading begins, and the moment it ends with.
+    #[allow(clippy::too_many_arguments)]
+    fn reread_range(
+        &mut self,
+        group: &mut dyn Group,
+        partition: i32,
+        start: &Start,
+        mark: &Mark,
+        origin: &[i64],
+        watermark_ms: Option<i64>,
+        logs: &[(i64, i64)],
+    ) -> Result<(Vec<i64>, Moment)> {
+        let mut to = mark.acknowledged.clone();
+        let mut watermark_ms = watermark_ms;
+        if start.case == Case::Reset {
+            // The Kafka timestamp at the new position stands in for the watermark.
+            let at = group.timestamp_at(0, partition, to.inputs[0].position)?.unwrap_or_else(|| self.clock.wall_ms());
+            to.watermark_ms = at;
+            watermark_ms = Some(at);
+        }
+        let Some(reach_ms) = self.factory.reach_ms() else {
+            return Ok((to.positions(), to));
+        };
+        let since_ms = recovery::reread_since_ms(watermark_ms, reach_ms, self.settings.max_future_ms);
+        let mut from = Vec::new();
+        for (topic, end) in to.positions().into_iter().enumerate() {
+            let earliest = origin.get(topic).copied().unwrap_or(end);
+            let wanted = match since_ms {
+                Some(since_ms) => group.offset_at(topic, partition, since_ms)?.max(earliest),
+                None => earliest,
+            };
+            let short = wanted < logs[topic].0;
+            if short && start.case != Case::Reset {
+                self.stats.recovered("restore_short");
+                tracing::warn!(
+                    pipeline = self.settings.name, partition, topic = self.settings.topics[topic].0,
+                    wanted, first = logs[topic].0,
+                    "the topic does not reach back far enough to restore the whole window: duplicates of what is \
+                     gone will pass"
+                );
+            }
+            from.push(wanted.max(logs[topic].0).min(end));
+        }
+        Ok((from, to))
+    }
+
+    /// A position that processing needs and the log does not have.
+    fn close_gaps(&mut self, opened: &mut Opened, logs: &[(i64, i64)]) -> Result<()> {
+        if opened.start.base == Base::DeliverFirst {
+            return Ok(());
+        }
+        let needed = match &opened.reread {
+            Some((_, to)) => to.positions(),
+            None => opened.fetch_from.clone(),
+        };
+        for (topic, (position, log)) in needed.iter().zip(logs).enumerate() {
+            let inside = (*position).clamp(log.0, log.1.max(log.0));
+            if inside == *position {
+                continue;
+            }
+            let name = &self.settings.topics[topic].0;
+            let partition = opened.partition;
+            let told = match *position < log.0 {
+                true => format!("records {position} to {} of `{name}` partition {partition} are gone before they were processed", log.0),
+                false => format!(
+                    "the log of `{name}` partition {partition} ends at {}, before our position {position}: records were \
+                     lost by the cluster", log.1
+                ),
+            };
+            self.stats.recovered("gap");
+            if self.settings.policy.halt_on_gap {
+                return Err(Error::stop("gap", format!("{told} (on_gap: halt); allow it with `on_gap: continue`")));
+            }
+            opened.start.warnings.push(format!("{told}; going on behind the gap"));
+            opened.fetch_from[topic] = opened.fetch_from[topic].clamp(log.0, log.1.max(log.0));
+            opened.skip_to(topic, inside);
+        }
+        Ok(())
+    }
+
+    /// Builds the task.
+    pub fn start(&mut self, group: &mut dyn Group, id: TaskId, opened: Opened) -> Result<TaskStart> {
+        let Opened { partition, fetch_from: _, start, mark, reread, ledger } = opened;
+        let keeps_state = matches!(start.base, Base::Ledger | Base::CatchUp | Base::DeliverFirst);
+        let (state, retires) = match (&ledger, keeps_state) {
+            (Some(ledger), true) => (ledger.task, None),
+            (ledger, _) => (self.draw_task()?, ledger.as_ref().map(|ledger| ledger.task)),
+        };
+        let counts = ledger.as_ref().filter(|_| keeps_state).map(|ledger| ledger.checkpoint.counts.clone());
+        let mut queues = Vec::new();
+        for topic in 0..self.settings.topics.len() {
+            queues.push(group.input(topic, partition, self.factory.waker(partition))?);
+        }
+        let (moment, cap_ms) = match (&reread, &start.base, &ledger) {
+            (Some((from, to)), _, _) => (from.clone(), to.watermark_ms),
+            (None, Base::Ledger, Some(ledger)) => (ledger.checkpoint.moment.clone(), i64::MAX),
+            _ => (mark.acknowledged.clone(), i64::MAX),
+        };
+        let history = match (&start.base, &ledger) {
+            (Base::DeliverFirst, Some(ledger)) => history_of_ledger(ledger),
+            _ => History {
+                pipeline: self.settings.name.clone(),
+                incarnation: mark.incarnation,
+                origin: mark.origin.clone(),
+                plan: self.settings.plan,
+                topics: mark.topics.clone(),
+            },
+        };
+        let held = ledger.map(|ledger| ledger.epochs).unwrap_or_default();
+        let (epochs, drops) = match start.base {
+            Base::Ledger | Base::DeliverFirst => (held, vec![]),
+            Base::CatchUp => (vec![], held.iter().map(|epoch| (epoch.after.epoch, epoch.outputs.len() as u16)).collect()),
+            _ => (vec![], vec![]),
+        };
+        let must_accept = start.must_accept();
+        let stage = match (&start.base, &start.forced, reread) {
+            (Base::DeliverFirst, _, _) => Stage::DeliverFirst,
+            (_, _, Some((_, to))) => Stage::Rereading { to: Box::new(to) },
+            (_, Some(pending), None) => Stage::Forcing(Box::new(mark.pending.clone().unwrap_or_else(|| pending.clone()))),
+            _ => Stage::Running,
+        };
+        let forced = start.forced.as_ref().and(mark.pending.clone());
+        let stage = if must_accept && stage != Stage::DeliverFirst { Stage::Adopting { then: Box::new(stage) } } else { stage };
+        let patience = Patience::new(self.settings.session_timeout_ms);
+        let inputs = self.factory.inputs(partition, queues);
+        Ok(TaskStart {
+            id,
+            state,
+            retires,
+            log: CommitLog::new(history, state, mark, epochs, forced, patience),
+            inputs: TaskInputs::new(inputs, &moment, cap_ms),
+            chain: self.factory.chain(partition, state, counts)?,
+            stage,
+            drops,
+            ends: self.settings.ends.as_ref().and_then(|ends| ends.get(&partition).cloned()),
+        })
+    }
+
+    fn draw_task(&mut self) -> Result<TaskNo> {
+        let mut batch = WriteBatch::default();
+        let task = ledger::draw_task(&*self.store, &mut batch)?;
+        self.store.write(&batch)?;
+        Ok(task)
+    }
+
+    /// A partition went to somebody else; its state stays for `retain_left`.
+    pub fn left(&mut self, partition: i32) {
+        let noted = self.store.get(Table::Ledger, &ledger::key::partition(partition));
+        let entry = noted.ok().flatten().and_then(|bytes| ledger::decode::<TaskEntry>(&bytes).ok());
+        let Some(entry) = entry else { return };
+        let mut batch = WriteBatch::default();
+        let entry = TaskEntry { left_ms: self.clock.wall_ms(), ..entry };
+        batch.put(Table::Ledger, ledger::key::partition(partition), ledger::encode(&entry));
+        if let Err(error) = self.store.write(&batch) {
+            tracing::warn!(pipeline = self.settings.name, partition, "cannot note that the partition left: {error}");
+        }
+    }
+}
+
+impl Opened {
+    /// Processing begins behind a gap; what is committed stays as it is until the next epoch says otherwise.
+    fn skip_to(&mut self, topic: usize, position: i64) {
+        if let Some((from, to)) = &mut self.reread {
+            to.inputs[topic].position = position;
+            from.inputs[topic].position = from.inputs[topic].position.min(position);
+        }
+        if let Some(ledger) = &mut self.ledger {
+            ledger.checkpoint.moment.inputs[topic].position = position;
+        }
+        if self.start.base == Base::Empty {
+            self.mark.acknowledged.inputs[topic].position = position;
+        }
+    }
+}
+
+fn history_of_ledger(ledger: &Ledger) -> History {
+    let checkpoint = &ledger.checkpoint;
+    History {
+        pipeline: checkpoint.pipeline.clone(),
+        incarnation: checkpoint.incarnation,
+        origin: checkpoint.origin.clone(),
+        plan: checkpoint.plan,
+        topics: checkpoint.topics.clone(),
+    }
+}

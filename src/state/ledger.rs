@@ -1,0 +1,410 @@
+//! What a task knows about its own past: checkpoint, accepted mark, unreleased epochs, identity.
+//!
+//! Owns the `ledger` and `outbox` keys. Promises: what is read back is what was written, or an error says which
+//! of it is unreadable or of a newer format. Never decides anything (`runtime/recovery.rs` does).
+//!
+//! ```text
+//! ledger │ 'i'                         │ → Identity
+//! ledger │ 'n'                         │ → u32 BE, the next task number
+//! ledger │ 'p' │ partition u32         │ → TaskEntry (which number the partition's state has)
+//! ledger │ 'r' │ task u32              │ → () a task number set aside, its keys wait to be deleted
+//! ledger │ 't' │ task u32 │ 'c'        │ → Checkpoint
+//! ledger │ 't' │ task u32 │ 'a'        │ → Mark, as last accepted
+//! ledger │ 't' │ task u32 │ 'e' │ epoch u64 │ → EpochRecord
+//! outbox │ task u32 │ epoch u64 │ output u16 │ → the block's body
+//! ```
+//! Every value begins with a format byte; numbers in keys are big-endian.
+
+use super::{StateStore, Table, WriteBatch};
+use crate::error::{Error, Result};
+use crate::types::{Epoch, Incarnation, Link, TaskNo, TopicId};
+use bincode::{Decode, Encode};
+
+/// The format this version writes. A higher one is `newer`: the pipeline stops with that sentence.
+pub const FORMAT: u8 = 1;
+
+/// One input of a task: how far it was read and the highest time it pushed the watermark with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Progress {
+    /// Next offset to read.
+    pub position: i64,
+    /// `i64::MIN` before the first record.
+    pub high_ms: i64,
+}
+
+/// Where a task stands after an epoch.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Moment {
+    pub epoch: Epoch,
+    pub link: Link,
+    pub inputs: Vec<Progress>,
+    /// `i64::MIN` before the first record.
+    pub watermark_ms: i64,
+    /// Inputs set aside, one bit each.
+    pub idle: u64,
+    /// The wall clock at the epoch's first fetch.
+    pub note_ms: i64,
+    /// Positions at the last closing of windows.
+    pub closed: Option<Vec<i64>>,
+}
+
+impl Moment {
+    pub fn positions(&self) -> Vec<i64> {
+        self.inputs.iter().map(|input| input.position).collect()
+    }
+}
+
+/// Flags of an epoch that are no records.
+pub mod flag {
+    /// Everything that waited in windows came out.
+    pub const CLOSED: u8 = 1;
+    /// Dead letters were replayed.
+    pub const REPLAY: u8 = 2;
+}
+
+/// The next epoch, announced before its first insert. Its number is the acknowledged one's plus one.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Pending {
+    pub link: Link,
+    pub positions: Vec<i64>,
+    /// Where its passes cut, see [`Cuts`].
+    pub cuts: Cuts,
+    pub watermark_ms: i64,
+    pub note_ms: i64,
+    /// Inputs that were idle at its start.
+    pub idle: u64,
+    pub flags: u8,
+    /// Hash of the column lists of its blocks.
+    pub columns: u64,
+}
+
+/// How far each input went in each pass: offsets advanced, pass after pass, one number per input. Empty for a
+/// task with one input, whose result does not depend on its passes.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct Cuts(pub Vec<u64>);
+
+/// What a task commits to Kafka beside its offsets.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Mark {
+    pub pipeline: String,
+    pub incarnation: Incarnation,
+    /// The positions where this incarnation's state began empty.
+    pub origin: Vec<i64>,
+    /// Hash of the parts of the plan that state depends on.
+    pub plan: u64,
+    pub topics: Vec<(String, TopicId)>,
+    pub acknowledged: Moment,
+    pub pending: Option<Pending>,
+}
+
+/// What the metadata of a committed offset turned out to be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum MarkRead {
+    /// No metadata, or not one of ours: somebody else committed.
+    Foreign,
+    /// Written by a newer weir.
+    Newer(u8),
+    Mark(Box<Mark>),
+}
+
+/// The most characters of metadata a broker takes by default (`offset.metadata.max.bytes`).
+pub const MARK_CHARS_MAX: usize = 4096;
+
+impl Mark {
+    /// As committed: base64 of format byte and bincode.
+    pub fn to_metadata(&self) -> String {
+        use base64::Engine as _;
+        base64::engine::general_purpose::STANDARD_NO_PAD.encode(encode(self))
+    }
+
+    /// Reads committed metadata.
+    pub fn from_metadata(metadata: &str) -> MarkRead {
+        use base64::Engine as _;
+        let Ok(bytes) = base64::engine::general_purpose::STANDARD_NO_PAD.decode(metadata) else {
+            return MarkRead::Foreign;
+        };
+        match bytes.first() {
+            Some(&FORMAT) => decode(&bytes).map_or(MarkRead::Foreign, |mark| MarkRead::Mark(Box::new(mark))),
+            Some(&newer) if newer > FORMAT && newer < 32 => MarkRead::Newer(newer),
+            _ => MarkRead::Foreign,
+        }
+    }
+}
+
+/// What a task's steps did since its state began (`GET …/ledger`): records = tombstones + broken + rows of the
+/// first step.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct Counts {
+    pub records: u64,
+    pub tombstones: u64,
+    pub broken: u64,
+    pub steps: Vec<StepCounts>,
+    pub written: u64,
+}
+
+/// Rows in = out + dropped + dead letters, per step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct StepCounts {
+    pub rows_in: u64,
+    pub rows_out: u64,
+    /// Duplicates, filtered, or dropped, by the kind of step.
+    pub dropped: u64,
+    pub dead_letters: u64,
+    pub late: u64,
+}
+
+/// The state's own description of itself, written with every epoch.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Checkpoint {
+    pub pipeline: String,
+    pub partition: i32,
+    pub incarnation: Incarnation,
+    pub origin: Vec<i64>,
+    pub plan: u64,
+    pub topics: Vec<(String, TopicId)>,
+    pub moment: Moment,
+    /// The state is being re-read and is not whole: it never continues.
+    pub restoring: bool,
+    pub counts: Counts,
+}
+
+/// A stored epoch whose release was not accepted yet.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct EpochRecord {
+    pub after: Moment,
+    pub cuts: Cuts,
+    pub flags: u8,
+    /// Inputs that were idle at its start.
+    pub idle_before: u64,
+    pub outputs: Vec<OutputRecord>,
+}
+
+impl EpochRecord {
+    /// As the mark announces it.
+    pub fn pending(&self) -> Pending {
+        Pending {
+            link: self.after.link,
+            positions: self.after.positions(),
+            cuts: self.cuts.clone(),
+            watermark_ms: self.after.watermark_ms,
+            note_ms: self.after.note_ms,
+            idle: self.idle_before,
+            flags: self.flags,
+            columns: columns_hash(&self.outputs),
+        }
+    }
+}
+
+/// One block of an epoch, its body apart.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct OutputRecord {
+    pub token: String,
+    /// Column names and types as sent.
+    pub header: Vec<(String, String)>,
+    pub rows: u64,
+    pub hash: [u8; 16],
+    pub body_bytes: u64,
+}
+
+fn columns_hash(outputs: &[OutputRecord]) -> u64 {
+    let headers: Vec<_> = outputs.iter().map(|output| &output.header).collect();
+    xxhash_rust::xxh3::xxh3_64(&bincode::encode_to_vec(headers, bincode::config::standard()).expect("plain data encodes"))
+}
+
+/// What the state directory is: made once.
+#[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Identity {
+    pub pipeline: String,
+    /// The static member's `group.instance.id`.
+    pub instance_id: String,
+    /// The secret behind key hashes.
+    pub seed: [u8; 16],
+}
+
+/// Which task number holds a partition's state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct TaskEntry {
+    pub task: TaskNo,
+    /// When the partition left this process, by the wall clock; 0 while it is here.
+    pub left_ms: i64,
+}
+
+/// All that is known of a task, as read at its start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ledger {
+    pub task: TaskNo,
+    pub checkpoint: Checkpoint,
+    pub accepted: Mark,
+    /// Ascending by epoch, the last one is the checkpoint's.
+    pub epochs: Vec<EpochRecord>,
+}
+
+impl Ledger {
+    /// Whether this history contains the link: at the accepted epoch or at a later one.
+    pub fn holds(&self, link: Link) -> bool {
+        self.accepted.acknowledged.link == link || self.epochs.iter().any(|epoch| epoch.after.link == link)
+    }
+}
+
+/// Format byte and bincode.
+pub fn encode<T: Encode>(value: &T) -> Vec<u8> {
+    let mut bytes = vec![FORMAT];
+    bincode::encode_into_std_write(value, &mut bytes, bincode::config::standard()).expect("a Vec takes all bytes");
+    bytes
+}
+
+/// Reads what `encode` wrote; the error says whether it is newer or unreadable.
+pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T> {
+    let Some((&format, body)) = bytes.split_first() else {
+        return Err(Error::stop("corrupt", "a stored value is empty"));
+    };
+    if format > FORMAT {
+        return Err(Error::stop(
+            "newer",
+            format!("the state was written by a newer weir (format {format}, this one reads up to {FORMAT})"),
+        ));
+    }
+    match bincode::decode_from_slice(body, bincode::config::standard()) {
+        Ok((value, read)) if read == body.len() => Ok(value),
+        Ok(_) => Err(Error::stop("corrupt", "a stored value has bytes left over")),
+        Err(error) => Err(Error::stop("corrupt", format!("a stored value cannot be read: {error}"))),
+    }
+}
+
+/// The keys of the two tables.
+pub mod key {
+    use super::{Epoch, TaskNo};
+
+    pub const IDENTITY: &[u8] = b"i";
+    pub const NEXT_TASK: &[u8] = b"n";
+
+    pub fn partition(partition: i32) -> Vec<u8> {
+        [b"p".as_slice(), &(partition as u32).to_be_bytes()].concat()
+    }
+
+    pub fn retired(task: TaskNo) -> Vec<u8> {
+        [b"r".as_slice(), &task.0.to_be_bytes()].concat()
+    }
+
+    pub fn checkpoint(task: TaskNo) -> Vec<u8> {
+        [b"t".as_slice(), &task.0.to_be_bytes(), b"c"].concat()
+    }
+
+    pub fn accepted(task: TaskNo) -> Vec<u8> {
+        [b"t".as_slice(), &task.0.to_be_bytes(), b"a"].concat()
+    }
+
+    pub fn epoch(task: TaskNo, epoch: Epoch) -> Vec<u8> {
+        [b"t".as_slice(), &task.0.to_be_bytes(), b"e", &epoch.0.to_be_bytes()].concat()
+    }
+
+    /// All of a task's ledger keys: `from .. to`.
+    pub fn task_range(task: TaskNo) -> (Vec<u8>, Vec<u8>) {
+        let from = [b"t".as_slice(), &task.0.to_be_bytes()].concat();
+        (from.clone(), [from, vec![0xff]].concat())
+    }
+
+    pub fn outbox(task: TaskNo, epoch: Epoch, output: u16) -> Vec<u8> {
+        [task.0.to_be_bytes().as_slice(), &epoch.0.to_be_bytes(), &output.to_be_bytes()].concat()
+    }
+
+    /// A task's outbox up to and including an epoch: `from .. to`.
+    pub fn outbox_range(task: TaskNo, up_to: Epoch) -> (Vec<u8>, Vec<u8>) {
+        (outbox(task, Epoch(0), 0), outbox(task, Epoch(up_to.0.saturating_add(1)), 0))
+    }
+}
+
+/// Reads the directory's identity, or makes and writes one.
+pub fn identity(store: &dyn StateStore, pipeline: &str, random: impl FnOnce() -> [u8; 32]) -> Result<Identity> {
+    if let Some(bytes) = store.get(Table::Ledger, key::IDENTITY)? {
+        return decode(&bytes);
+    }
+    let random = random();
+    let hex: String = random[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+    let identity = Identity {
+        pipeline: pipeline.to_owned(),
+        instance_id: format!("weir-{hex}"),
+        seed: random[16..].try_into().expect("half of 32 bytes is 16"),
+    };
+    let mut batch = WriteBatch::default();
+    batch.put(Table::Ledger, key::IDENTITY, encode(&identity));
+    store.write(&batch)?;
+    Ok(identity)
+}
+
+/// Reads a partition's ledger; `None` when there is none.
+pub fn load(store: &dyn StateStore, partition: i32) -> Result<Option<Ledger>> {
+    let Some(entry) = store.get(Table::Ledger, &key::partition(partition))? else {
+        return Ok(None);
+    };
+    let entry: TaskEntry = decode(&entry)?;
+    let task = entry.task;
+    let read = |key: Vec<u8>, what: &str| {
+        store
+            .get(Table::Ledger, &key)?
+            .ok_or_else(|| Error::stop("corrupt", format!("the {what} of partition {partition} is missing")))
+    };
+    let checkpoint = decode(&read(key::checkpoint(task), "checkpoint")?)?;
+    let accepted = decode(&read(key::accepted(task), "accepted mark")?)?;
+    let mut epochs = Vec::new();
+    let mut failed = None;
+    let (from, to) = (key::epoch(task, Epoch(0)), key::epoch(task, Epoch(u64::MAX)));
+    store.scan(Table::Ledger, &from, &to, &mut |_, value| match decode(value) {
+        Ok(epoch) => {
+            epochs.push(epoch);
+            true
+        }
+        Err(error) => {
+            failed = Some(error);
+            false
+        }
+    })?;
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(Some(Ledger { task, checkpoint, accepted, epochs })),
+    }
+}
+
+/// Draws a task number and adds to `batch` that it is taken. One caller at a time per store.
+pub fn draw_task(store: &dyn StateStore, batch: &mut WriteBatch) -> Result<TaskNo> {
+    let next = match store.get(Table::Ledger, key::NEXT_TASK)? {
+        None => 1,
+        Some(bytes) => u32::from_be_bytes(
+            bytes.try_into().map_err(|_| Error::stop("corrupt", "the task counter cannot be read"))?,
+        ),
+    };
+    batch.put(Table::Ledger, key::NEXT_TASK, (next + 1).to_be_bytes());
+    Ok(TaskNo(next))
+}
+
+/// Adds to `batch` that a task's state is set aside: its number is retired, `clear_retired` deletes its keys later.
+pub fn retire(task: TaskNo, batch: &mut WriteBatch) {
+    batch.put(Table::Ledger, key::retired(task), []);
+}
+
+/// The task numbers that were set aside and whose keys may still be there.
+pub fn retired(store: &dyn StateStore) -> Result<Vec<TaskNo>> {
+    let mut tasks = Vec::new();
+    store.scan(Table::Ledger, b"r", b"s", &mut |key, _| {
+        if let Ok(number) = key[1..].try_into() {
+            tasks.push(TaskNo(u32::from_be_bytes(number)));
+        }
+        true
+    })?;
+    Ok(tasks)
+}
+
+/// Deletes the keys of retired tasks.
+pub fn clear_retired(store: &dyn StateStore) -> Result<()> {
+    for task in retired(store)? {
+        let mut batch = WriteBatch::default();
+        let (from, to) = key::task_range(task);
+        batch.delete_range(Table::Ledger, from, to);
+        let (from, to) = (task.0.to_be_bytes(), (task.0 + 1).to_be_bytes());
+        batch.delete_range(Table::Outbox, from, to);
+        batch.delete_range(Table::Seen, from, to);
+        batch.delete(Table::Ledger, key::retired(task));
+        store.write(&batch)?;
+    }
+    Ok(())
+}
