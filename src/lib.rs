@@ -8,5 +8,6 @@ pub mod metrics;
 pub mod sink;
 pub mod source;
 pub mod state;
+pub mod step;
 pub mod types;
 pub mod runtime;
