@@ -3,6 +3,12 @@
 //! A store is a set of ordered tables of bytes. Everything a task changes in an epoch, its checkpoint and its
 //! blocks included, goes in with ONE [`WriteBatch`].
 
+pub mod keys;
+pub mod letters;
+pub mod memory;
+pub mod rocks;
+pub mod seen;
+
 use crate::error::Result;
 
 /// The tables; each is a RocksDB column family.

@@ -1,0 +1,3 @@
+//! What happens to rows between source and sink, one file per step.
+
+pub mod dedup;
