@@ -250,9 +250,8 @@ fn open_db(access: Access, path: &Path, shared: &Shared, reclaim: &Reclaim) -> R
     refuse_headless(path)?;
     let options = options::for_database(shared);
     let families = || {
-        let family = |table: &Table| {
-            Ok(ColumnFamilyDescriptor::new(table.name(), options::for_table(*table, shared, reclaim)?))
-        };
+        let family =
+            |table: &Table| Ok(ColumnFamilyDescriptor::new(table.name(), options::for_table(*table, shared, reclaim)?));
         // RocksDB insists on one of this name; it stays empty.
         let default = Ok(ColumnFamilyDescriptor::new("default", Default::default()));
         Table::ALL.iter().map(family).chain([default]).collect::<Result<Vec<_>, rocksdb::Error>>()

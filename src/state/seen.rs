@@ -20,8 +20,8 @@ use super::{Entries, StateStore, Table};
 use crate::error::{Error, Result};
 use crate::types::TaskNo;
 use filter::Filter;
-use overlay::Overlay;
 pub use overlay::Mark;
+use overlay::Overlay;
 pub(in crate::state) use rule::newest_ms;
 use rule::{Changes, First, Latest, Rule, Window};
 
@@ -175,8 +175,7 @@ struct Group<K> {
 
 impl<R: Rule> TableOf<R> {
     fn new(rule: R, window: Window, prefix: [u8; SEEN_PREFIX_LEN], filter_bytes_max: usize) -> TableOf<R> {
-        let work =
-            Work { order: vec![], groups: vec![], unknown: vec![], asked: vec![], asked_keys: vec![] };
+        let work = Work { order: vec![], groups: vec![], unknown: vec![], asked: vec![], asked_keys: vec![] };
         let filter = Filter::new(prefix, filter_bytes_max);
         TableOf { rule, window, prefix, overlay: Overlay::new(R::heap_bytes), filter, work, value: Vec::new() }
     }

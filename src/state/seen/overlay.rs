@@ -4,8 +4,8 @@
 //! Promises that reads see the newest change, that a batch can be taken back, and that an entry leaves only when
 //! the store has it. Never asks the store.
 
-use std::collections::hash_map::{self, HashMap};
 use std::collections::VecDeque;
+use std::collections::hash_map::{self, HashMap};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 /// Counts the epochs of one overlay.
