@@ -236,7 +236,8 @@ proptest! {
     ) {
         let directory = tempfile::tempdir().unwrap();
         let store = rocks(directory.path());
-        let mut run = Run::new(&store, &|| store.compact(Table::Seen).unwrap(), options, lateness_ms);
+        let compact = || store.compact(Table::Seen).unwrap();
+        let mut run = Run::new(&store, &compact, options, lateness_ms);
         acts.iter().for_each(|act| run.act(act));
     }
 }
@@ -443,8 +444,8 @@ fn a_directory_in_use_by_another_process_is_locked() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let lines = std::io::BufRead::lines(std::io::BufReader::new(holder.stdout.take().unwrap()));
-    assert!(lines.map_while(Result::ok).any(|line| line.contains("held")));
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(holder.stdout.take().unwrap()));
+    assert!(lines.by_ref().map_while(Result::ok).any(|line| line.contains("held")));
     let error = RocksStore::open(directory.path(), &shared()).err().unwrap();
     drop(holder.stdin.take());
     holder.wait().unwrap();

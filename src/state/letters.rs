@@ -358,7 +358,7 @@ mod tests {
     #[test]
     fn a_full_store_is_an_error_and_takes_letters_again_after_a_delete() {
         let store = Arc::new(MemoryStore::new());
-        let letters = open(&store, 130);
+        let letters = open(&store, 80);
         let first = put(&letters, &store, 3, &letter(5, "late"));
         let full = letters.put(3, &letter(6, "late"), &mut WriteBatch::default()).unwrap_err();
         assert_eq!(full.code, "letters_full");

@@ -64,7 +64,7 @@ pub enum Change {
 #[derive(Clone, Debug, Default)]
 pub struct WriteBatch {
     pub changes: Vec<Change>,
-    /// Entries for [`Table::Seen`].
+    /// Entries for [`Table::Seen`]; applied after `changes`.
     pub seen: Entries,
 }
 

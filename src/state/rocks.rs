@@ -152,13 +152,6 @@ impl RocksStore {
 
     fn native(&self, db: &DB, batch: &WriteBatch) -> rocksdb::WriteBatch {
         let mut native = rocksdb::WriteBatch::default();
-        let seen = self.family(db, Table::Seen);
-        for (key, value) in batch.seen.iter() {
-            match value {
-                Some(value) => native.put_cf(seen, key, value),
-                None => native.delete_cf(seen, key),
-            }
-        }
         for change in &batch.changes {
             match change {
                 Change::Put { table, key, value } => native.put_cf(self.family(db, *table), key, value),
@@ -167,6 +160,13 @@ impl RocksStore {
                     native.delete_range_cf(self.family(db, *table), from, to)
                 }
                 Change::DeleteRange { .. } => {}
+            }
+        }
+        let seen = self.family(db, Table::Seen);
+        for (key, value) in batch.seen.iter() {
+            match value {
+                Some(value) => native.put_cf(seen, key, value),
+                None => native.delete_cf(seen, key),
             }
         }
         native

@@ -182,8 +182,9 @@ impl<R: Rule> TableOf<R> {
 
     fn judge(&mut self, store: &dyn StateStore, batch: &[Candidate], out: &mut Vec<Verdict>) -> Result<()> {
         out.clear();
-        let Some(last) = batch.last() else { return Ok(()) };
-        let horizon_ms = self.horizon_ms(last.watermark_ms).unwrap_or(i64::MIN);
+        // The lowest watermark of the batch: what it still remembers, the filter must know.
+        let Some(first) = batch.first() else { return Ok(()) };
+        let horizon_ms = self.horizon_ms(first.watermark_ms).unwrap_or(i64::MIN);
         self.filter.walk(store, 2 * batch.len() + 1024, horizon_ms)?;
         self.sort(batch);
         self.look_up(store)?;
