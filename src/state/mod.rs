@@ -3,7 +3,12 @@
 //! A store is a set of ordered tables of bytes. Everything a task changes in an epoch, its checkpoint and its
 //! blocks included, goes in with ONE [`WriteBatch`].
 
+pub mod keys;
 pub mod ledger;
+pub mod letters;
+pub mod memory;
+pub mod rocks;
+pub mod seen;
 
 use crate::error::Result;
 
@@ -60,7 +65,7 @@ pub enum Change {
 #[derive(Clone, Debug, Default)]
 pub struct WriteBatch {
     pub changes: Vec<Change>,
-    /// Entries for [`Table::Seen`].
+    /// Entries for [`Table::Seen`]; applied after `changes`.
     pub seen: Entries,
 }
 

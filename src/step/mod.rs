@@ -1,1 +1,3 @@
-//! The steps that change or drop rows.
+//! What happens to rows between source and sink, one file per step.
+
+pub mod dedup;

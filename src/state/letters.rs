@@ -1,0 +1,423 @@
+//! The local store of dead letters: records that could not be processed, kept until a person looks.
+//!
+//! Promises that a letter goes in with its epoch's write or not at all, that the bytes kept are counted exactly
+//! (anew at each start), and that nothing is ever dropped: a full store is an error. Never reads a clock.
+//!
+//! ```text
+//! dead_letters │ partition u32 │ seq u64      │ → version u8 │ letter (bincode)
+//! dead_letters │ partition u32 │ u64::MAX     │ → the next seq, u64: a number is never given twice
+//! ```
+
+use super::keys::{letter_key, letter_parts};
+use super::{StateStore, Table, WriteBatch};
+use crate::error::{Error, Result};
+use bincode::{Decode, Encode};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+const VERSION: u8 = 1;
+/// Where a partition keeps its next number.
+const NEXT_SEQ: u64 = u64::MAX;
+/// A page looks at this many letters at most; a rare filter gets several pages, empty ones too.
+const LOOKED_AT_MAX: usize = 10_000;
+/// A page ends when it holds this many bytes: one letter can be as large as a record.
+const PAGE_BYTES_MAX: usize = 8 << 20;
+
+/// A record that could not be processed, as it was, and why.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
+pub struct Letter {
+    pub topic: String,
+    pub partition: u32,
+    pub offset: i64,
+    /// The record's Kafka timestamp; -1 where it has none.
+    pub timestamp_ms: i64,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    pub pipeline: String,
+    /// The place of the step in the pipeline, or `decode`, `sink` and the like.
+    pub step: String,
+    /// A short stable name.
+    pub reason: String,
+    /// The sentence a person reads.
+    pub message: String,
+    /// The epoch's noted wall clock.
+    pub noted_ms: i64,
+}
+
+/// A letter's name: task partition and number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LetterId {
+    pub partition: u32,
+    pub seq: u64,
+}
+
+/// Which letters a page shows: all that meet every condition given.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LetterFilter {
+    pub reason: Option<String>,
+    pub step: Option<String>,
+    /// Noted at or after this.
+    pub from_ms: Option<i64>,
+    /// Noted before this.
+    pub to_ms: Option<i64>,
+}
+
+impl LetterFilter {
+    fn takes(&self, letter: &Letter) -> bool {
+        let is = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
+        is(&self.reason, &letter.reason)
+            && is(&self.step, &letter.step)
+            && self.from_ms.is_none_or(|from_ms| letter.noted_ms >= from_ms)
+            && self.to_ms.is_none_or(|to_ms| letter.noted_ms < to_ms)
+    }
+}
+
+/// Some letters, in the order of their names.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Page {
+    pub letters: Vec<(LetterId, Letter)>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<LetterId>,
+}
+
+/// The letters of one pipeline; shared by its workers and the API.
+pub struct Letters {
+    store: Arc<dyn StateStore>,
+    bytes_max: u64,
+    books: Mutex<Books>,
+}
+
+#[derive(Default)]
+struct Books {
+    /// Keys and values of all letters that are stored or on their way.
+    bytes: u64,
+    letters: u64,
+    next_seq: BTreeMap<u32, u64>,
+}
+
+impl Letters {
+    /// Counts what is stored.
+    pub fn open(store: Arc<dyn StateStore>, bytes_max: u64) -> Result<Letters> {
+        let mut books = Books::default();
+        visit_all(&*store, LetterId { partition: 0, seq: 0 }, &mut |id, value| {
+            books.take_stock(id, value);
+            true
+        })?;
+        Ok(Letters { store, bytes_max, books: Mutex::new(books) })
+    }
+
+    /// Adds a letter of this task partition to the epoch's write. It counts from now on; an epoch that is given up
+    /// takes its letters back with [`Letters::take_back`].
+    pub fn put(&self, partition: u32, letter: &Letter, into: &mut WriteBatch) -> Result<LetterId> {
+        let mut value = vec![VERSION];
+        bincode::encode_into_std_write(letter, &mut value, bincode::config::standard())
+            .map_err(|error| Error::stop("letter", format!("a dead letter cannot be written down: {error}")))?;
+
+        let mut books = self.books();
+        let seq = books.next_seq.get(&partition).copied().unwrap_or(0);
+        let id = LetterId { partition, seq };
+        let bytes = letter_bytes(&value);
+        if books.bytes + bytes > self.bytes_max {
+            return Err(self.full(&books, bytes));
+        }
+        books.bytes += bytes;
+        books.letters += 1;
+        books.next_seq.insert(partition, seq + 1);
+        into.put(Table::DeadLetters, letter_key(partition, seq), value);
+        into.put(Table::DeadLetters, letter_key(partition, NEXT_SEQ), (seq + 1).to_be_bytes());
+        Ok(id)
+    }
+
+    /// Forgets the letters that were put into a write that will never be made. Their numbers stay unused.
+    pub fn take_back(&self, batch: &WriteBatch) {
+        let mut books = self.books();
+        for change in &batch.changes {
+            if let super::Change::Put { table: Table::DeadLetters, key, value } = change
+                && letter_parts(key).is_some_and(|(_, seq)| seq != NEXT_SEQ)
+            {
+                books.drop_one(letter_bytes(value));
+            }
+        }
+    }
+
+    /// Letters from `from` on (`None`: the first) that meet `filter`, at most `letters_max`. A page can be empty
+    /// and have a next one.
+    pub fn page(&self, from: Option<LetterId>, letters_max: usize, filter: &LetterFilter) -> Result<Page> {
+        let from = from.unwrap_or(LetterId { partition: 0, seq: 0 });
+        let (mut page, mut looked_at, mut bytes, mut broken) = (Page::default(), 0, 0, None);
+        visit_all(&*self.store, from, &mut |id, value| {
+            if id.seq == NEXT_SEQ {
+                return true;
+            }
+            if looked_at == LOOKED_AT_MAX || page.letters.len() >= letters_max || bytes >= PAGE_BYTES_MAX {
+                page.next = Some(id);
+                return false;
+            }
+            looked_at += 1;
+            match decode(id, value) {
+                Ok(letter) if filter.takes(&letter) => {
+                    bytes += value.len();
+                    page.letters.push((id, letter));
+                }
+                Ok(_) => {}
+                Err(error) => broken = Some(error),
+            }
+            broken.is_none()
+        })?;
+        broken.map_or(Ok(page), Err)
+    }
+
+    pub fn get(&self, id: LetterId) -> Result<Option<Letter>> {
+        let value = self.value(id)?;
+        value.map(|value| decode(id, &value)).transpose()
+    }
+
+    /// Deletes letters now; answers how many there were.
+    pub fn delete(&self, ids: &[LetterId]) -> Result<u64> {
+        let mut batch = WriteBatch::default();
+        // Looking and deleting are one: two who delete the same letter must not both count it.
+        let mut books = self.books();
+        let found = self.find(ids, &mut batch)?;
+        self.store.write(&batch)?;
+        found.iter().for_each(|&bytes| books.drop_one(bytes));
+        Ok(found.len() as u64)
+    }
+
+    /// Adds the deletion of letters to an epoch's write (they were replayed); [`Letters::deleted`] follows when it
+    /// is made.
+    pub fn delete_with(&self, ids: &[LetterId], into: &mut WriteBatch) -> Result<Deleted> {
+        Ok(Deleted(self.find(ids, into)?))
+    }
+
+    /// The write that deletes these letters was made.
+    pub fn deleted(&self, deleted: Deleted) {
+        let mut books = self.books();
+        deleted.0.into_iter().for_each(|bytes| books.drop_one(bytes));
+    }
+
+    /// Bytes of all letters, those on their way to the disk included.
+    pub fn bytes(&self) -> u64 {
+        self.books().bytes
+    }
+
+    /// How many letters there are, those on their way to the disk included.
+    pub fn len(&self) -> u64 {
+        self.books().letters
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds the deletion of those that are there to a write; answers their bytes.
+    fn find(&self, ids: &[LetterId], into: &mut WriteBatch) -> Result<Vec<u64>> {
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut found = Vec::new();
+        for id in ids {
+            if let Some(value) = self.value(id)? {
+                found.push(letter_bytes(&value));
+                into.delete(Table::DeadLetters, letter_key(id.partition, id.seq));
+            }
+        }
+        Ok(found)
+    }
+
+    fn value(&self, id: LetterId) -> Result<Option<Vec<u8>>> {
+        if id.seq == NEXT_SEQ {
+            return Ok(None);
+        }
+        self.store.get(Table::DeadLetters, &letter_key(id.partition, id.seq))
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn full(&self, books: &Books, bytes: u64) -> Error {
+        let message = format!(
+            "the dead-letter store is full: {} letters take {} of {} bytes, and the next one needs {bytes}; \
+             replay or delete some, or raise dead_letters.local.bytes",
+            books.letters, books.bytes, self.bytes_max
+        );
+        Error::stop("letters_full", message)
+    }
+}
+
+/// Letters whose deletion is part of a write.
+#[must_use = "the books are right only after `Letters::deleted`"]
+#[derive(Debug)]
+pub struct Deleted(Vec<u64>);
+
+impl Books {
+    fn take_stock(&mut self, id: LetterId, value: &[u8]) {
+        let next = self.next_seq.entry(id.partition).or_insert(0);
+        if id.seq == NEXT_SEQ {
+            let stored = value.try_into().map_or(0, u64::from_be_bytes);
+            *next = stored.max(*next);
+            return;
+        }
+        *next = (id.seq + 1).max(*next);
+        self.bytes += letter_bytes(value);
+        self.letters += 1;
+    }
+
+    fn drop_one(&mut self, bytes: u64) {
+        self.bytes -= bytes;
+        self.letters -= 1;
+    }
+}
+
+fn letter_bytes(value: &[u8]) -> u64 {
+    (super::keys::LETTER_KEY_LEN + value.len()) as u64
+}
+
+fn visit_all(store: &dyn StateStore, from: LetterId, visit: &mut dyn FnMut(LetterId, &[u8]) -> bool) -> Result<()> {
+    let end = [u8::MAX; 16];
+    store.scan(Table::DeadLetters, &letter_key(from.partition, from.seq), &end, &mut |key, value| {
+        letter_parts(key).is_none_or(|(partition, seq)| visit(LetterId { partition, seq }, value))
+    })
+}
+
+fn decode(id: LetterId, value: &[u8]) -> Result<Letter> {
+    let read = match value {
+        [VERSION, letter @ ..] => bincode::decode_from_slice(letter, bincode::config::standard()).ok(),
+        _ => None,
+    };
+    read.map(|(letter, _)| letter).ok_or_else(|| {
+        let LetterId { partition, seq } = id;
+        let message = format!("dead letter {partition}-{seq} is damaged or was written by a newer weir");
+        Error::stop("corrupt", message)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::memory::MemoryStore;
+
+    fn letter(offset: i64, reason: &str) -> Letter {
+        Letter {
+            topic: "orders".into(),
+            partition: 3,
+            offset,
+            timestamp_ms: 7,
+            key: Some(b"k".to_vec()),
+            value: None,
+            headers: vec![("h".into(), None), ("h".into(), Some(vec![0, 255]))],
+            pipeline: "p".into(),
+            step: "dedup".into(),
+            reason: reason.into(),
+            message: "why".into(),
+            noted_ms: offset * 10,
+        }
+    }
+
+    fn put(letters: &Letters, store: &MemoryStore, partition: u32, letter: &Letter) -> LetterId {
+        let mut batch = WriteBatch::default();
+        let id = letters.put(partition, letter, &mut batch).unwrap();
+        store.write(&batch).unwrap();
+        id
+    }
+
+    fn open(store: &Arc<MemoryStore>, bytes_max: u64) -> Letters {
+        Letters::open(store.clone(), bytes_max).unwrap()
+    }
+
+    #[test]
+    fn a_letter_comes_back_as_it_went_in() {
+        let store = Arc::new(MemoryStore::new());
+        let letters = open(&store, 1 << 20);
+        let id = put(&letters, &store, 3, &letter(5, "missing_key"));
+        assert_eq!(letters.get(id).unwrap(), Some(letter(5, "missing_key")));
+        assert_eq!(letters.get(LetterId { partition: 3, seq: 9 }).unwrap(), None);
+    }
+
+    #[test]
+    fn the_books_are_the_same_after_a_restart() {
+        let store = Arc::new(MemoryStore::new());
+        let letters = open(&store, 1 << 20);
+        let first = put(&letters, &store, 3, &letter(5, "late"));
+        put(&letters, &store, 4, &letter(6, "late"));
+        assert_eq!(letters.delete(&[first, first]).unwrap(), 1);
+        let again = open(&store, 1 << 20);
+        assert_eq!((again.bytes(), again.len()), (letters.bytes(), 1));
+    }
+
+    #[test]
+    fn a_number_is_never_given_twice() {
+        let store = Arc::new(MemoryStore::new());
+        let letters = open(&store, 1 << 20);
+        let first = put(&letters, &store, 3, &letter(5, "late"));
+        letters.delete(&[first]).unwrap();
+        assert_ne!(put(&open(&store, 1 << 20), &store, 3, &letter(6, "late")), first);
+    }
+
+    #[test]
+    fn a_full_store_is_an_error_and_takes_letters_again_after_a_delete() {
+        let store = Arc::new(MemoryStore::new());
+        let letters = open(&store, 80);
+        let first = put(&letters, &store, 3, &letter(5, "late"));
+        let full = letters.put(3, &letter(6, "late"), &mut WriteBatch::default()).unwrap_err();
+        assert_eq!(full.code, "letters_full");
+        letters.delete(&[first]).unwrap();
+        put(&letters, &store, 3, &letter(6, "late"));
+    }
+
+    #[test]
+    fn letters_of_an_epoch_given_up_do_not_count() {
+        let store = Arc::new(MemoryStore::new());
+        let letters = open(&store, 1 << 20);
+        let mut batch = WriteBatch::default();
+        letters.put(3, &letter(5, "late"), &mut batch).unwrap();
+        letters.take_back(&batch);
+        assert_eq!((letters.bytes(), letters.len()), (0, 0));
+    }
+
+    #[test]
+    fn letters_replayed_go_with_the_write_that_says_so() {
+        let store = Arc::new(MemoryStore::new());
+        let letters = open(&store, 1 << 20);
+        let id = put(&letters, &store, 3, &letter(5, "late"));
+        let mut batch = WriteBatch::default();
+        let deleted = letters.delete_with(&[id], &mut batch).unwrap();
+        assert!(letters.get(id).unwrap().is_some());
+        store.write(&batch).unwrap();
+        letters.deleted(deleted);
+        assert!(letters.is_empty() && letters.get(id).unwrap().is_none());
+    }
+
+    #[test]
+    fn pages_follow_one_another_and_hold_what_the_filter_takes() {
+        let store = Arc::new(MemoryStore::new());
+        let letters = open(&store, 1 << 20);
+        for offset in 0..50 {
+            let reason = if offset % 2 == 0 { "late" } else { "missing_key" };
+            put(&letters, &store, offset as u32 % 3, &letter(offset, reason));
+        }
+        let filter = LetterFilter { reason: Some("late".into()), from_ms: Some(100), ..Default::default() };
+        let (mut from, mut offsets) = (None, Vec::new());
+        loop {
+            let page = letters.page(from, 4, &filter).unwrap();
+            assert!(page.letters.len() <= 4);
+            offsets.extend(page.letters.iter().map(|(_, letter)| letter.offset));
+            let Some(next) = page.next else { break };
+            from = Some(next);
+        }
+        offsets.sort_unstable();
+        assert_eq!(offsets, (10..50).step_by(2).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_damaged_letter_is_an_error_that_names_it() {
+        let store = Arc::new(MemoryStore::new());
+        let mut batch = WriteBatch::default();
+        batch.put(Table::DeadLetters, letter_key(2, 8), *b"\x09rest");
+        store.write(&batch).unwrap();
+        let letters = open(&store, 1 << 20);
+        let error = letters.get(LetterId { partition: 2, seq: 8 }).unwrap_err();
+        assert!(error.code == "corrupt" && error.message.contains("2-8"));
+    }
+}
