@@ -3,6 +3,8 @@
 //! A pipeline has one [`Group`] (its consumer group member, owned by the coordinator thread) and, per task, one
 //! [`Input`] per topic (a partition's queue, owned by the worker). Nobody but the coordinator commits.
 
+pub mod kafka;
+
 use crate::codec::record::RecordBatch;
 use crate::error::{Error, Result};
 use crate::types::TopicId;
