@@ -106,10 +106,16 @@ struct Rare {
 }
 
 /// A histogram small enough to read quantiles from: bucket bounds double from 100 µs.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Quantiles {
     buckets: [AtomicU64; Self::BUCKETS],
     count: AtomicU64,
+}
+
+impl Default for Quantiles {
+    fn default() -> Self {
+        Quantiles { buckets: [const { AtomicU64::new(0) }; Self::BUCKETS], count: AtomicU64::new(0) }
+    }
 }
 
 impl Quantiles {

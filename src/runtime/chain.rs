@@ -46,6 +46,8 @@ pub struct SealAt<'a> {
 }
 
 pub struct Chain {
+    /// The number under which the steps keep their state.
+    task: TaskNo,
     steps: Vec<Step>,
     builder: Box<dyn BlockBuilder>,
     /// `<database>/<table>` of the sink, percent-escaped, as the token names it.
@@ -80,6 +82,7 @@ enum Place {
 
 impl Chain {
     pub fn new(
+        task: TaskNo,
         steps: Vec<Step>,
         builder: Box<dyn BlockBuilder>,
         target: String,
@@ -90,7 +93,7 @@ impl Chain {
         let mut counts = counts.unwrap_or_default();
         counts.steps.resize(steps.len(), StepCounts::default());
         let first_with_state = steps.iter().position(|step| matches!(step, Step::Dedup(_)));
-        Chain { steps, builder, target, letters, mode: Mode::Deliver, counts, stats, first_with_state, alive: vec![], bad: vec![] }
+        Chain { task, steps, builder, target, letters, mode: Mode::Deliver, counts, stats, first_with_state, alive: vec![], bad: vec![] }
     }
 
     pub fn counts(&self) -> &Counts {
@@ -107,7 +110,7 @@ impl Chain {
 
     /// State changes that wait in memory for the next store.
     pub fn state_bytes(&self) -> usize {
-        self.dedups().map(Dedup::overlay_bytes).sum()
+        self.dedups().map(|dedup| dedup.seen().overlay_bytes()).sum()
     }
 
     pub fn letter_bytes(&self) -> usize {
@@ -232,7 +235,11 @@ impl Chain {
                     select.apply(rows, &mut self.alive, &mut self.bad);
                     0
                 }
-                Step::Dedup(dedup) => dedup.apply(store, rows, &mut self.alive, &mut self.bad)?.late,
+                Step::Dedup(dedup) => {
+                    let late_before = dedup.counts().late;
+                    dedup.apply(store, rows, &mut self.alive, &mut self.bad)?;
+                    dedup.counts().late - late_before
+                }
             };
             let (rows_out, dead_letters) = (self.alive.len() as u64, self.bad.len() as u64);
             let dropped = rows_in - rows_out - dead_letters;
@@ -313,14 +320,14 @@ impl Chain {
 
     /// The store that held the sealed state is durable, and with it the watermark.
     pub fn stored(&mut self, store: &dyn StateStore, watermark_ms: i64) {
-        for dedup in self.dedups_mut() {
-            dedup.stored(store, watermark_ms);
+        let task = self.task;
+        for (place, step) in self.steps.iter_mut().enumerate() {
+            let Step::Dedup(dedup) = step else { continue };
+            dedup.stored();
+            if let Some(horizon_ms) = dedup.seen().horizon_ms(watermark_ms) {
+                store.set_horizon(task, place as u16, horizon_ms);
+            }
         }
-    }
-
-    /// Binds the steps to the task number that holds their state.
-    pub fn bind(&mut self, task: TaskNo) {
-        self.dedups_mut().for_each(|dedup| dedup.bind(task));
     }
 }
 

@@ -224,9 +224,9 @@ impl Coordinator {
 
     fn revoked(&mut self, partitions: Vec<i32>, lost: bool, workers: &mut dyn Workers, boot_ms: u64) -> Result<()> {
         tracing::info!(pipeline = self.stats.pipeline, ?partitions, lost, "revoked");
-        let ours = partitions.iter().filter_map(|partition| self.owned.get_mut(partition));
         let deadline_ms = if lost { boot_ms } else { boot_ms + self.times.revoke_ms() };
-        for task in ours {
+        for partition in &partitions {
+            let Some(task) = self.owned.get_mut(partition) else { continue };
             match lost {
                 true => {
                     workers.drop_task(task.id);

@@ -301,7 +301,6 @@ fn next_of_one(input: &mut TaskInput, times: &mut Times, pass: &mut Pass, limit:
     input.progress.position = fetched.offset_next.min(offset_end);
     pass.records = pass.batch.records.len() as u64;
     pass.read.push((pass.records, pass.batch.bytes.len() as u64));
-    pass.rows.clear(input.decoder.width());
     input.decoder.decode(&mut pass.batch, times.note_ms, &mut pass.rows, &mut pass.decoded);
     pass.tombstones = pass.decoded.tombstones;
     pass.broken.extend(pass.decoded.broken.drain(..).map(|bad| (0, bad)));
@@ -332,7 +331,7 @@ impl TaskInput {
     /// Fetches and decodes behind what is held.
     fn fetch(&mut self, index: usize, pass: &mut Pass, limit: FetchLimit, note_ms: i64, boot_ms: u64) -> Result<()> {
         if self.held.is_empty() {
-            self.held.clear(self.decoder.width());
+            self.held.clear();
         }
         pass.batch.clear();
         let fetched = self.queue.fill(&mut pass.batch, limit)?;
@@ -341,7 +340,6 @@ impl TaskInput {
             pass.count(index, fetched.records);
             self.at_end_since_ms = None;
             let mut rows = Rows::default();
-            rows.clear(self.decoder.width());
             self.decoder.decode(&mut pass.batch, note_ms, &mut rows, &mut pass.decoded);
             self.held.append(&pass.batch.records, rows, &mut pass.decoded);
         } else if !fetched.at_end {
@@ -363,9 +361,9 @@ impl Held {
         self.items.get(self.cursor).map_or(self.offset_next, |item| item.offset)
     }
 
-    fn clear(&mut self, width: usize) {
+    fn clear(&mut self) {
         self.records.clear();
-        self.rows.clear(width);
+        self.rows.clear(self.rows.width);
         self.items.clear();
         self.cursor = 0;
     }
@@ -396,6 +394,7 @@ impl Held {
                 ..*record
             });
         }
+        self.rows.width = rows.width;
         let fields = rows.fields.iter().map(|field| match field.kind {
             Kind::Number | Kind::Text | Kind::Escaped | Kind::Array | Kind::Object => {
                 Field::text(field.kind, moved(field.span()))
@@ -424,10 +423,6 @@ fn copy_row(from: &Rows, row: u32, to: &mut Rows) {
 
 impl Pass {
     fn clear(&mut self) {
-        // Decoding moved the arena into the rows: take it back, so that its memory is used again.
-        if self.batch.bytes.capacity() < self.rows.bytes.capacity() {
-            std::mem::swap(&mut self.batch.bytes, &mut self.rows.bytes);
-        }
         self.batch.clear();
         self.rows.clear(self.rows.width);
         self.broken.clear();

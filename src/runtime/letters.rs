@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::runtime::chain::SealAt;
 use crate::sink::Block;
 use crate::state::WriteBatch;
-use crate::state::letters::{Letter, LetterStore};
+use crate::state::letters::{Letter, Letters};
 use std::sync::Arc;
 
 /// Turns letters into a block for a table or a topic.
@@ -22,7 +22,7 @@ pub trait LetterBlocks: Send {
 
 /// Where a pipeline's dead letters go.
 pub enum LetterTarget {
-    Local(Arc<LetterStore>),
+    Local(Arc<Letters>),
     Blocks(Box<dyn LetterBlocks>),
 }
 
@@ -53,15 +53,15 @@ impl EpochLetters {
             reason: bad.reason.to_owned(),
             message: bad.message.clone(),
             topic: self.topics[input].clone(),
-            partition: self.partition,
+            partition: self.partition as u32,
             offset: record.offset,
             timestamp_ms: record.timestamp_ms,
             key: record.key.map(bytes),
             value: record.value.map(bytes),
             headers: headers(record, arena),
-            time_ms: 0,
+            noted_ms: 0,
         };
-        self.bytes += letter.heap_bytes();
+        self.bytes += std::mem::size_of::<Letter>() + (record.value.map_or(0, |value| value.len) + record.headers.len) as usize;
         self.letters.push(letter);
     }
 
@@ -72,10 +72,12 @@ impl EpochLetters {
         if letters.is_empty() {
             return Ok(None);
         }
-        letters.iter_mut().for_each(|letter| letter.time_ms = at.note_ms);
+        letters.iter_mut().for_each(|letter| letter.noted_ms = at.note_ms);
         match &mut self.target {
             LetterTarget::Local(store) => {
-                store.put(&letters, batch)?;
+                for letter in &letters {
+                    store.put(letter.partition, letter, batch)?;
+                }
                 Ok(None)
             }
             LetterTarget::Blocks(blocks) => {
@@ -86,7 +88,7 @@ impl EpochLetters {
     }
 }
 
-fn headers(record: &Record, arena: &[u8]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+fn headers(record: &Record, arena: &[u8]) -> Vec<(String, Option<Vec<u8>>)> {
     let walk = RecordBatch::headers_in(&arena[record.headers.range()]);
-    walk.map(|(name, value)| (name.to_vec(), value.map(<[u8]>::to_vec))).collect()
+    walk.map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), value.map(<[u8]>::to_vec))).collect()
 }

@@ -15,7 +15,7 @@ use crate::runtime::task::{Stage, TaskId, TaskStart};
 use crate::source::{CommittedOffsets, Group, Input, TopicInfo, Wake};
 use crate::state::ledger::{self, Counts, Ledger, Mark, Moment, TaskEntry};
 use crate::state::{StateStore, Table, WriteBatch};
-use crate::types::{Epoch, Incarnation, TaskNo, TopicId};
+use crate::types::{Incarnation, TaskNo, TopicId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
