@@ -153,7 +153,7 @@ impl<'a> Run<'a> {
             self.now.time_ms += (step_ms as i64).max(0) / 2;
             self.now.watermark_ms = self.now.watermark_ms.max(time_ms - self.lateness_ms);
             // Keys that differ in one half only.
-            let key = (key as u128 / 2) << 64 | key as u128 % 2;
+            let key = ((key as u128 / 2) << 64) | (key as u128 % 2);
             Candidate { key, time_ms, watermark_ms: self.now.watermark_ms, content: content as u128 }
         };
         rows.iter().map(&mut candidate).collect()
@@ -458,9 +458,11 @@ fn files_of(directory: &Path, is: impl Fn(&str) -> bool) -> Vec<std::path::PathB
     files.filter(|file| is(file.file_name().unwrap().to_str().unwrap())).collect()
 }
 
+type Damage<'a> = &'a dyn Fn(&Path);
+
 #[test]
 fn a_damaged_directory_is_corrupt_and_left_as_it_is() {
-    let damages: [(&str, &dyn Fn(&Path)); 4] = [
+    let damages: [(&str, Damage); 4] = [
         ("no CURRENT", &|path| std::fs::remove_file(path.join("CURRENT")).unwrap()),
         ("CURRENT garbled", &|path| std::fs::write(path.join("CURRENT"), "nonsense").unwrap()),
         ("no table file", &|path| {

@@ -1,3 +1,3 @@
-//! What happens to rows between source and sink, one file per step.
+//! The steps that change or drop rows.
 
 pub mod dedup;
