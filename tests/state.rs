@@ -276,7 +276,7 @@ fn no_key_is_forgotten_while_the_filter_grows_and_after_a_restart() {
 }
 
 #[test]
-fn the_overlay_is_empty_when_everything_is_stored() {
+fn changes_that_are_not_stored_count_as_memory() {
     let store = MemoryStore::new();
     let memory = Memory::First { renew: false };
     let options = SeenOptions { memory, window_ms: Some(10), filter_bytes_max: 8 << 20 };
@@ -416,6 +416,14 @@ fn released_blocks_give_their_space_back() {
         highest = store.disk_bytes().max(highest);
     }
     assert!(highest < 700 << 20, "{} MiB on disk for 32 MiB of live blocks", highest >> 20);
+}
+
+#[test]
+fn a_reader_of_nothing_says_so_and_makes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("never");
+    assert_eq!(RocksStore::open_read_only(&path, &shared()).err().unwrap().code, "absent");
+    assert!(!path.exists());
 }
 
 #[test]
