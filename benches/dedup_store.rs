@@ -53,7 +53,7 @@ fn table() -> Seen {
 impl Stream {
     fn new() -> Stream {
         let directory = tempfile::tempdir().expect("a directory for the bench");
-        let shared = Shared::new(64 << 20, 256 << 20);
+        let shared = Shared::new(256 << 20, 256 << 20);
         let store = RocksStore::open(directory.path(), &shared).expect("a new store");
         Stream {
             store,

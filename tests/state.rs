@@ -153,7 +153,7 @@ impl<'a> Run<'a> {
             self.now.time_ms += (step_ms as i64).max(0) / 2;
             self.now.watermark_ms = self.now.watermark_ms.max(time_ms - self.lateness_ms);
             // Keys that differ in one half only.
-            let key = (key as u128 / 2) << 64 | key as u128 % 2;
+            let key = ((key as u128 / 2) << 64) | (key as u128 % 2);
             Candidate { key, time_ms, watermark_ms: self.now.watermark_ms, content: content as u128 }
         };
         rows.iter().map(&mut candidate).collect()
@@ -276,7 +276,7 @@ fn no_key_is_forgotten_while_the_filter_grows_and_after_a_restart() {
 }
 
 #[test]
-fn the_overlay_is_empty_when_everything_is_stored() {
+fn changes_that_are_not_stored_count_as_memory() {
     let store = MemoryStore::new();
     let memory = Memory::First { renew: false };
     let options = SeenOptions { memory, window_ms: Some(10), filter_bytes_max: 8 << 20 };
@@ -419,6 +419,14 @@ fn released_blocks_give_their_space_back() {
 }
 
 #[test]
+fn a_reader_of_nothing_says_so_and_makes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("never");
+    assert_eq!(RocksStore::open_read_only(&path, &shared()).err().unwrap().code, "absent");
+    assert!(!path.exists());
+}
+
+#[test]
 fn a_directory_in_use_is_locked() {
     let directory = tempfile::tempdir().unwrap();
     let _store = rocks(directory.path());
@@ -458,9 +466,11 @@ fn files_of(directory: &Path, is: impl Fn(&str) -> bool) -> Vec<std::path::PathB
     files.filter(|file| is(file.file_name().unwrap().to_str().unwrap())).collect()
 }
 
+type Damage<'a> = &'a dyn Fn(&Path);
+
 #[test]
 fn a_damaged_directory_is_corrupt_and_left_as_it_is() {
-    let damages: [(&str, &dyn Fn(&Path)); 4] = [
+    let damages: [(&str, Damage); 4] = [
         ("no CURRENT", &|path| std::fs::remove_file(path.join("CURRENT")).unwrap()),
         ("CURRENT garbled", &|path| std::fs::write(path.join("CURRENT"), "nonsense").unwrap()),
         ("no table file", &|path| {

@@ -150,7 +150,8 @@ pub trait StateStore: Send + Sync {
     /// Calls `found(index, value)` for each key that is there, in any order.
     fn multi_get(&self, table: Table, keys: &[u8], key_len: usize, found: &mut dyn FnMut(usize, &[u8])) -> Result<()>;
 
-    /// Visits `from .. to` (half-open) in key order until `visit` answers false.
+    /// Visits `from .. to` (half-open) in key order until `visit` answers false. `visit` must not
+    /// call the store.
     fn scan(&self, table: Table, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()>;
 
     /// Writes all of it atomically and, when this returns, durably (one synced write).

@@ -11,7 +11,7 @@ mod reclaim;
 use super::{Change, StateStore, Table, WriteBatch};
 use crate::error::{Error, Result};
 use crate::types::TaskNo;
-use error::{explain, headless};
+use error::{absent, explain, headless};
 pub use options::Shared;
 use reclaim::Reclaim;
 use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, ReadOptions, WriteOptions};
@@ -192,7 +192,6 @@ impl StateStore for RocksStore {
         Ok(())
     }
 
-    /// `visit` must not call the store.
     fn scan(&self, table: Table, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
         if from >= to {
             return Ok(());
@@ -247,7 +246,7 @@ impl Open<'_> {
 }
 
 fn open_db(access: Access, path: &Path, shared: &Shared, reclaim: &Reclaim) -> Result<DB> {
-    refuse_headless(path)?;
+    refuse_headless(access, path)?;
     let options = options::for_database(shared);
     let families = || {
         let family =
@@ -264,14 +263,16 @@ fn open_db(access: Access, path: &Path, shared: &Shared, reclaim: &Reclaim) -> R
 }
 
 /// Without its CURRENT file RocksDB would begin a new database over the old one.
-fn refuse_headless(path: &Path) -> Result<()> {
+fn refuse_headless(access: Access, path: &Path) -> Result<()> {
     if path.join("CURRENT").exists() {
         return Ok(());
     }
-    let Ok(files) = std::fs::read_dir(path) else { return Ok(()) };
     let is_table = |name: &str| name.starts_with("MANIFEST") || name.ends_with(".sst") || name.ends_with(".blob");
-    match files.flatten().any(|file| file.file_name().to_str().is_some_and(is_table)) {
-        true => Err(headless(path)),
-        false => Ok(()),
+    let has_tables = std::fs::read_dir(path)
+        .is_ok_and(|files| files.flatten().any(|file| file.file_name().to_str().is_some_and(is_table)));
+    match access {
+        _ if has_tables => Err(headless(path)),
+        Access::Read => Err(absent(path)),
+        Access::Write => Ok(()),
     }
 }

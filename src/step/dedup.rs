@@ -3,15 +3,13 @@
 //! Owns what happens to rows without a key and to late ones, and counts. Which keys were seen is `state/seen.rs`.
 //! Never sees Kafka, a thread or a clock.
 
+use crate::codec::key::{Key, KeyHasher};
 use crate::codec::rows::{BadRow, Rows};
 use crate::config::plan::{DedupPlan, Keep, Late, MissingKey};
 use crate::error::Result;
 use crate::state::seen::{Candidate, Mark, Memory, Seen, SeenOptions, Verdict};
 use crate::state::{Entries, StateStore};
 use crate::types::TaskNo;
-
-/// The hash of some fields of a row; `None` where all of them are null.
-pub type HashOf = Box<dyn Fn(&Rows, u32) -> Result<Option<u128>, BadRow> + Send>;
 
 /// What became of the rows. Every row that came in is passed, a duplicate, dropped or bad; a late one is counted
 /// besides.
@@ -26,9 +24,9 @@ pub struct DedupCounts {
 
 /// One dedup step of one task.
 pub struct Dedup {
-    key: HashOf,
+    key: KeyHasher,
     /// The compared fields of `keep: changes`.
-    content: Option<HashOf>,
+    content: Option<KeyHasher>,
     missing_key: MissingKey,
     late: Late,
     /// The key as it is written in the file.
@@ -71,8 +69,8 @@ impl Dedup {
         plan: &DedupPlan,
         task: TaskNo,
         step: u16,
-        key: HashOf,
-        content: Option<HashOf>,
+        key: KeyHasher,
+        content: Option<KeyHasher>,
         filter_bytes_max: usize,
     ) -> Dedup {
         let memory = match plan.keep {
@@ -112,35 +110,41 @@ impl Dedup {
 
     /// Hashes the keys and settles the rows that have none.
     fn prepare(&mut self, rows: &Rows, alive: &[u32]) {
-        let Batch { candidates, fates, bad, .. } = &mut self.batch;
-        candidates.clear();
-        fates.clear();
-        bad.clear();
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.candidates.clear();
+        batch.fates.clear();
+        batch.bad.clear();
         for &row in alive {
-            let hashed = (self.key)(rows, row).and_then(|key| match (&self.content, key) {
-                (Some(content), Some(key)) => Ok(Some((key, content(rows, row)?.unwrap_or(0)))),
-                (_, key) => Ok(key.map(|key| (key, 0))),
+            let hashed = self.key.hash(rows, row).and_then(|key| match key {
+                Key::Hash(key) => Ok(Some((key, self.content_of(rows, row)?))),
+                Key::Missing => Ok(None),
             });
             let fate = match hashed {
                 Ok(Some((key, content))) => {
                     let meta = &rows.meta[row as usize];
                     let (time_ms, watermark_ms) = (meta.time_ms, meta.watermark_ms);
-                    candidates.push(Candidate { key, time_ms, watermark_ms, content });
+                    batch.candidates.push(Candidate { key, time_ms, watermark_ms, content });
                     Fate::Judged
                 }
                 Ok(None) if self.missing_key == MissingKey::Pass => Fate::Stays,
                 Ok(None) if self.missing_key == MissingKey::Drop => Fate::Dropped,
                 Ok(None) => {
-                    bad.push(missing_key(row, &self.key_text));
+                    batch.bad.push(missing_key(row, &self.key_text));
                     Fate::Bad
                 }
                 Err(row) => {
-                    bad.push(row);
+                    batch.bad.push(row);
                     Fate::Bad
                 }
             };
-            fates.push(fate);
+            batch.fates.push(fate);
         }
+        self.batch = batch;
+    }
+
+    /// The hash of the compared fields; null is a value there like any other.
+    fn content_of(&self, rows: &Rows, row: u32) -> Result<u128, BadRow> {
+        self.content.as_ref().map_or(Ok(0), |content| content.hash_values(rows, row))
     }
 
     /// Carries the verdicts out, in processing order.
@@ -230,6 +234,7 @@ fn missing_key(row: u32, key_text: &str) -> BadRow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::key::KeyPart;
     use crate::codec::rows::{Field, RowMeta, Slot};
     use crate::config::plan::{FieldPath, KeyPlan};
     use crate::error::Place;
@@ -251,11 +256,8 @@ mod tests {
         }
     }
 
-    fn of(slot: Slot) -> HashOf {
-        Box::new(move |rows, row| {
-            let field = rows.field(row, slot);
-            Ok((!field.is_null()).then(|| field.as_int() as u128 + 1))
-        })
+    fn of(slot: Slot) -> KeyHasher {
+        KeyHasher::new([7; 16], vec![KeyPart { slot, cast: None, path: "session_id".into() }])
     }
 
     fn step(plan: DedupPlan) -> Dedup {

@@ -5,6 +5,7 @@
 //! disk_full   nothing is lost: the same write goes through when there is space
 //! unreadable  the file system refuses (permissions, read-only)
 //! corrupt     files damaged or gone: set the directory aside, never repair
+//! absent      nothing was ever stored here (for a reader)
 //! newer       written by a weir that knows more tables
 //! rocksdb     anything else
 //! ```
@@ -48,4 +49,10 @@ pub(super) fn headless(path: &Path) -> Error {
         path.display()
     );
     Error::stop("corrupt", message)
+}
+
+/// The error of a reader where no store was ever made.
+pub(super) fn absent(path: &Path) -> Error {
+    let message = format!("there is no state in {}: the pipeline has not run with this directory yet", path.display());
+    Error::stop("absent", message)
 }

@@ -9,6 +9,10 @@ const MIB: usize = 1 << 20;
 
 /// A larger memtable falls out of the processor's cache: 32 MiB took half the time of 128 MiB.
 const SEEN_BUFFER_BYTES: usize = 32 * MIB;
+/// Compactions begin late and rewrite less: what many young files cost lookups, the filter ahead of them saves.
+/// 2.2 against 2.4 µs a record on all threads.
+const SEEN_LEVEL_0_FILES: i32 = 10;
+const SEEN_LEVEL_1_BYTES: u64 = 512 << 20;
 /// Checkpoints and letters are small and few.
 const SMALL_BUFFER_BYTES: usize = 4 * MIB;
 /// Most blocks are released before this is full, and never leave memory and log.
@@ -19,7 +23,7 @@ const BLOB_FILE_BYTES: u64 = 64 << 20;
 /// A quiet table must not keep old logs, which hold released blocks.
 const WAL_BYTES_MAX: u64 = 256 << 20;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
-/// What is spent on waiting for a table to be read once more; the page cache holds the rest.
+/// RocksDB's own log of what it does.
 const LOG_FILES_MAX: usize = 3;
 const LOG_FILE_BYTES: usize = 4 * MIB;
 
@@ -91,6 +95,10 @@ fn seen(reclaim: &Reclaim) -> Result<Options, rocksdb::Error> {
     ))?;
     options.set_write_buffer_size(SEEN_BUFFER_BYTES);
     options.set_max_write_buffer_number(3);
+    options.set_level_zero_file_num_compaction_trigger(SEEN_LEVEL_0_FILES);
+    options.set_level_zero_slowdown_writes_trigger(3 * SEEN_LEVEL_0_FILES);
+    options.set_level_zero_stop_writes_trigger(4 * SEEN_LEVEL_0_FILES);
+    options.set_max_bytes_for_level_base(SEEN_LEVEL_1_BYTES);
     // Hashes do not compress.
     options.set_compression_type(DBCompressionType::None);
     options.set_compaction_filter_factory(reclaim.clone());

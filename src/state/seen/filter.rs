@@ -71,7 +71,7 @@ impl Filter {
     /// Walks on over about `keys_max` stored keys, if there is something to walk for. Keys whose newest time lies
     /// below `horizon_ms` are left out.
     pub fn walk(&mut self, store: &dyn StateStore, keys_max: usize, horizon_ms: i64) -> Result<()> {
-        if self.walk.is_none() && self.whole.as_ref().is_some_and(|bloom| self.is_worth_a_walk(bloom)) {
+        if self.walk.is_none() && self.whole.as_ref().is_some_and(Bloom::is_worth_a_walk) {
             self.walk = Some(Walk::start());
         }
         let Some(walk) = &mut self.walk else { return Ok(()) };
@@ -83,14 +83,12 @@ impl Filter {
         stretch.live.iter().for_each(|&key| bloom.insert(key));
         match stretch.next {
             Some(next) => walk.cursor = next,
-            None => self.whole = self.walk.take().and_then(|walk| walk.bloom),
+            None => {
+                bloom.keys_begun = bloom.keys;
+                self.whole = self.walk.take().and_then(|walk| walk.bloom);
+            }
         }
         Ok(())
-    }
-
-    /// A full filter is made anew, unless it is as large as it may be and would only come out the same.
-    fn is_worth_a_walk(&self, bloom: &Bloom) -> bool {
-        bloom.keys >= bloom.keys_full && (bloom.bytes() < self.bytes_max / 2 || bloom.keys >= 2 * bloom.keys_full)
     }
 }
 
@@ -149,6 +147,8 @@ struct Bloom {
     lines: Vec<Line>,
     keys: u64,
     keys_full: u64,
+    /// How many it knew when its walk was done.
+    keys_begun: u64,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -159,7 +159,18 @@ impl Bloom {
     fn new(keys: u64, bytes_max: usize) -> Bloom {
         let lines_max = (bytes_max / size_of::<Line>()).max(1);
         let lines = (keys.max(KEYS_MIN).saturating_mul(BITS_PER_KEY_MIN).div_ceil(512) as usize).min(lines_max);
-        Bloom { lines: vec![Line::default(); lines], keys: 0, keys_full: lines as u64 * 512 / BITS_PER_KEY_MIN }
+        Bloom {
+            lines: vec![Line::default(); lines],
+            keys: 0,
+            keys_begun: 0,
+            keys_full: lines as u64 * 512 / BITS_PER_KEY_MIN,
+        }
+    }
+
+    /// A full filter is made anew; one that cannot grow only when as many keys have come as there were, so that a
+    /// walk costs less than what came between.
+    fn is_worth_a_walk(&self) -> bool {
+        self.keys >= self.keys_full.max(2 * self.keys_begun)
     }
 
     /// The upper half of the key names the line, so that ascending keys walk through memory in order.
@@ -249,6 +260,19 @@ mod tests {
         let wrong = (1_000_000..1_100_000).filter(|&n| filter.may_hold(key(n))).count();
         assert!(wrong < 500, "{wrong} of 100,000 unknown keys got through");
         assert!(filter.bytes() < 400_000);
+    }
+
+    #[test]
+    fn a_filter_that_may_not_grow_does_not_walk_all_the_time() {
+        let prefix = seen_prefix(TaskNo(7), 1);
+        let store = store_with(prefix, 0..60_000, 5);
+        let mut filter = Filter::new(prefix, 1 << 12);
+        while filter.walk.is_some() {
+            filter.walk(&store, 10_000, 0).unwrap();
+        }
+        (60_000..110_000).for_each(|n| filter.insert(key(n)));
+        filter.walk(&store, 10_000, 0).unwrap();
+        assert!(filter.walk.is_none() && filter.bytes() <= 1 << 12);
     }
 
     #[test]
