@@ -98,7 +98,9 @@ fn sentence(code: i32, text: &str, brokers: &str) -> String {
     if is(err::RD_KAFKA_RESP_ERR__SSL) {
         return match text {
             text if text.contains("verify failed") || text.contains("unable to get") => {
-                format!("the certificate of Kafka is not signed by an authority we know: check `security.tls.ca`: {text}")
+                format!(
+                    "the certificate of Kafka is not signed by an authority we know: check `security.tls.ca`: {text}"
+                )
             }
             text if text.contains("wrong version") || text.contains("unexpected message") => {
                 format!("Kafka does not speak TLS at this port: check `brokers` and `security.tls`: {text}")
@@ -156,7 +158,8 @@ fn known(code: i32) -> i32 {
 pub(super) fn input_error(code: i32, text: &str, topic: &str, partition: i32, offset: i64) -> Error {
     let is = |error: err| code == error as i32;
     if is(err::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET) || is(err::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE) {
-        let message = format!("topic `{topic}` partition {partition}: offset {offset} is not in the log (any more): {text}");
+        let message =
+            format!("topic `{topic}` partition {partition}: offset {offset} is not in the log (any more): {text}");
         return Error::stop("gap", message);
     }
     let message = format!("topic `{topic}` partition {partition} at offset {offset}: {text}");
@@ -199,7 +202,9 @@ mod tests {
         let fine = entry(err::RD_KAFKA_RESP_ERR_NO_ERROR);
         assert_eq!(commit_outcome(0, std::slice::from_ref(&fine)), CommitOutcome::Accepted);
         let moved = entry(err::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS);
-        assert!(matches!(commit_outcome(0, &[fine.clone(), moved]), CommitOutcome::Repeat(why) if why.contains("`t` 3")));
+        assert!(
+            matches!(commit_outcome(0, &[fine.clone(), moved]), CommitOutcome::Repeat(why) if why.contains("`t` 3"))
+        );
         let late = err::RD_KAFKA_RESP_ERR__TIMED_OUT as i32;
         assert!(matches!(commit_outcome(late, &[fine]), CommitOutcome::Repeat(_)));
     }
