@@ -73,7 +73,13 @@ fn trouble(event: &Event, brokers: &str) -> Option<GroupEvent> {
     if code == err::RD_KAFKA_RESP_ERR__PARTITION_EOF as i32 {
         return None;
     }
+    let code = if is_tls_trouble(code, &text) { err::RD_KAFKA_RESP_ERR__SSL as i32 } else { code };
     Some(GroupEvent::Trouble(Error::retry(code_name(code), sentence(code, &text, brokers))))
+}
+
+/// A peer that hangs up in the middle of the handshake comes as a lost connection; the text knows more.
+fn is_tls_trouble(code: i32, text: &str) -> bool {
+    code == err::RD_KAFKA_RESP_ERR__TRANSPORT as i32 && text.contains("in state SSL_HANDSHAKE")
 }
 
 fn fatal(code: i32, text: &str) -> Error {
@@ -102,7 +108,10 @@ fn sentence(code: i32, text: &str, brokers: &str) -> String {
                     "the certificate of Kafka is not signed by an authority we know: check `security.tls.ca`: {text}"
                 )
             }
-            text if text.contains("wrong version") || text.contains("unexpected message") => {
+            text if ["wrong version", "unexpected message", "PLAINTEXT broker"]
+                .iter()
+                .any(|sign| text.contains(sign)) =>
+            {
                 format!("Kafka does not speak TLS at this port: check `brokers` and `security.tls`: {text}")
             }
             text => format!("TLS to Kafka fails: check `security.tls`: {text}"),
@@ -113,6 +122,9 @@ fn sentence(code: i32, text: &str, brokers: &str) -> String {
     }
     if is(err::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
         return format!("no broker of {brokers} answers: {text}");
+    }
+    if is(err::RD_KAFKA_RESP_ERR__TRANSPORT) && text.contains("connecting to a SSL listener") {
+        return format!("Kafka may want TLS at this port: check `brokers` and `security.tls`: {text}");
     }
     if is(err::RD_KAFKA_RESP_ERR__TRANSPORT) {
         return format!("the connection to a broker is lost: {text}");
