@@ -21,5 +21,5 @@ mod server;
 mod statement;
 
 pub use library::{library_path, parts_path};
-pub use process::{Server, ServerOptions};
+pub use process::{Server, ServerOptions, server_program};
 pub use server::{ServeArgs, serve};

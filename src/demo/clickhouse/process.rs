@@ -1,7 +1,6 @@
 //! The handle of whoever starts the server's process: starts, kills, starts again on the same folder.
 
 use crate::error::{Error, Result};
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -15,9 +14,8 @@ const START_WAIT: Duration = Duration::from_secs(60);
 /// How to start the process.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
-    /// The program and its first arguments: `weir embedded-clickhouse`.
+    /// The program `weir-embedded-clickhouse`.
     pub program: PathBuf,
-    pub arguments: Vec<OsString>,
     /// The data folder.
     pub path: PathBuf,
     /// Port 0 takes a free one.
@@ -35,6 +33,19 @@ pub struct Server {
     url: String,
 }
 
+/// The server's program, which is built beside weir's.
+pub fn server_program() -> Result<PathBuf> {
+    let weir = std::env::current_exe().map_err(|error| Error::stop("io", format!("cannot find myself: {error}")))?;
+    let program = weir.with_file_name("weir-embedded-clickhouse");
+    match program.is_file() {
+        true => Ok(program),
+        false => Err(Error::stop(
+            "parts",
+            format!("{} is not there: `cargo build --release` builds it beside weir", program.display()),
+        )),
+    }
+}
+
 impl Server {
     /// Starts the process and waits until it listens.
     pub fn start(options: &ServerOptions) -> Result<Server> {
@@ -42,7 +53,6 @@ impl Server {
         let log = options.log.as_ref().map(|path| File::options().create(true).append(true).open(path)).transpose();
         let log = log.map_err(|error| stop(format!("cannot write the embedded ClickHouse's log: {error}")))?;
         let mut child = Command::new(&options.program)
-            .args(&options.arguments)
             .arg("--path")
             .arg(&options.path)
             .args(["--listen", &format!("127.0.0.1:{}", options.port), "--until-stdin-closes"])

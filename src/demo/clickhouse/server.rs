@@ -46,6 +46,19 @@ pub struct ServeArgs {
     pub until_stdin_closes: bool,
 }
 
+impl Default for ServeArgs {
+    fn default() -> ServeArgs {
+        ServeArgs {
+            library: None,
+            path: "clickhouse-data".into(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            user: "default".to_owned(),
+            password: String::new(),
+            until_stdin_closes: false,
+        }
+    }
+}
+
 /// Serves until SIGTERM or Ctrl-C (or the end of stdin). Does not return otherwise.
 pub fn serve(args: ServeArgs) -> Result<()> {
     let stop = |what: String| Error::stop("embedded_clickhouse", what);
