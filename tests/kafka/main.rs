@@ -1,8 +1,10 @@
 //! The source against a real broker: what it promises, through the group's events.
 
 mod bench;
-mod broker;
 mod member;
+mod security;
+#[path = "../support/mod.rs"]
+mod support;
 
 use bench::{WAIT, Writer, create_topic, delete_topic, grow_topic, trim, unique};
 use member::{ALL, Member, Told, Wakes, counted, open, plan};
@@ -485,25 +487,6 @@ fn a_broker_that_is_not_there_is_told_as_a_sentence() {
 }
 
 #[test]
-fn tls_to_a_port_without_it_is_told_as_a_sentence() {
-    let mut kafka = plan(&unique("g"));
-    kafka.security.tls = Some(Default::default());
-    let mut group = open(&kafka, Some("a"), &["t".to_string()]);
-    group.join().unwrap();
-    let deadline = Instant::now() + WAIT;
-    loop {
-        assert!(Instant::now() < deadline, "the trouble is told");
-        if let Some(GroupEvent::Trouble(error)) = group.poll(Duration::from_millis(100)) {
-            eprintln!("{error}");
-            if error.code == "ssl" {
-                assert!(error.message.contains("security.tls"), "{error}");
-                break;
-            }
-        }
-    }
-}
-
-#[test]
 fn an_input_may_outlive_its_group() {
     let (topic, topics) = one_topic(1);
     Writer::plain().send_many(&topic, 0, (0..10).map(|i| i.to_string()));
@@ -591,13 +574,15 @@ fn the_cost_of_a_record_against_a_bare_consumer() {
         group.join().unwrap();
         let mut inputs = assigned(&mut group, 1, 0, &Arc::default());
         let mut batch = RecordBatch::default();
-        let (mut read, cpu_before) = (0, cpu_time());
+        let (mut read, mut cpu) = (0, Duration::ZERO);
         let mut started = None;
         while read < RECORDS {
             batch.clear();
             let before = Instant::now();
             let limit = FetchLimit { records: 4096, bytes: 4 << 20, offset_end: i64::MAX };
+            let cpu_before = cpu_time();
             let records = inputs[0].fill(&mut batch, limit).unwrap().records;
+            cpu += cpu_time() - cpu_before;
             if records > 0 {
                 started.get_or_insert(before);
             } else {
@@ -606,7 +591,6 @@ fn the_cost_of_a_record_against_a_bare_consumer() {
             read += records;
         }
         let wall = started.unwrap().elapsed();
-        let cpu = cpu_time() - cpu_before;
         eprintln!("fill: {:.0} ns a record, {:.0} of this thread", per_record(wall), per_record(cpu));
         group.leave().unwrap();
     }

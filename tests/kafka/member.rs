@@ -3,8 +3,7 @@
 //! A record counts only when the commit behind it was accepted; so what the members tell together must be each
 //! record once, in order, whatever the group does meanwhile.
 
-use crate::bench::WAIT;
-use crate::broker::bootstrap;
+use crate::bench::{WAIT, bootstrap};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
