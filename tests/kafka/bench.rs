@@ -1,6 +1,6 @@
 //! The other side of Kafka: topics made and deleted, records produced, with and without transactions.
 
-use crate::broker::bootstrap;
+use crate::support::kafka::Kafka;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -10,6 +10,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 pub const WAIT: Duration = Duration::from_secs(20);
+
+/// The broker under test, without security.
+pub fn bootstrap() -> String {
+    Kafka::shared().brokers()
+}
 
 /// A name nobody else uses, in this run or an earlier one on the same broker.
 pub fn unique(name: &str) -> String {

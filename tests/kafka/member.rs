@@ -3,15 +3,14 @@
 //! A record counts only when the commit behind it was accepted; so what the members tell together must be each
 //! record once, in order, whatever the group does meanwhile.
 
-use crate::bench::WAIT;
-use crate::broker::bootstrap;
+use crate::bench::{WAIT, bootstrap};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use weir::codec::record::RecordBatch;
 use weir::config::plan::{KafkaPlan, KafkaSecurity};
-use weir::error::Error;
+use weir::error::{Error, Kind};
 use weir::source::kafka::{KafkaGroup, MemberOptions};
 use weir::source::{CommitOutcome, FetchLimit, Group, GroupEvent, Input, OffsetsToCommit, Wake};
 
@@ -64,6 +63,8 @@ pub struct Member {
     pub rebalances: usize,
     pub losses: usize,
     pub fenced: usize,
+    /// Commits that were not even sent.
+    pub refused: usize,
     pub fatal: Option<Error>,
     pub wakes: Arc<Wakes>,
     pub outcomes: Vec<(u64, CommitOutcome)>,
@@ -90,6 +91,7 @@ impl Member {
             rebalances: 0,
             losses: 0,
             fenced: 0,
+            refused: 0,
             fatal: None,
             wakes: Arc::new(Wakes::default()),
             outcomes: Vec::new(),
@@ -125,7 +127,7 @@ impl Member {
     pub fn until(&mut self, what: &str, mut holds: impl FnMut(&mut Member) -> bool) {
         let deadline = Instant::now() + WAIT;
         while !holds(self) {
-            assert!(Instant::now() < deadline, "in {WAIT:?}: {what}");
+            assert!(Instant::now() < deadline, "in {WAIT:?}: {what}; {self:?}");
             self.step();
         }
     }
@@ -206,7 +208,10 @@ impl Member {
             .collect();
         match self.group.commit(self.commits, &tasks) {
             Ok(()) => self.in_flight = Some(self.commits),
-            Err(error) => eprintln!("not committed: {error}"),
+            Err(error) => {
+                assert_eq!(error.kind, Kind::Fenced, "{error}");
+                self.refused += 1;
+            }
         }
     }
 
@@ -249,9 +254,18 @@ impl Member {
             *position = fetched.offset_next;
             self.ends.insert((*topic, *partition), fetched.at_end);
         }
-        if any {
+        // Also what an earlier commit was refused with goes again.
+        if any || self.pending.values().any(|records| !records.is_empty()) {
             self.commit();
         }
+    }
+}
+
+impl std::fmt::Debug for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let told: Vec<_> = self.told.lock().unwrap().iter().map(|(place, records)| (*place, records.len())).collect();
+        let outcomes = &self.outcomes[self.outcomes.len().saturating_sub(3)..];
+        write!(f, "at {:?}, ends {:?}, told {told:?}, {:?}, {outcomes:?}", self.positions, self.ends, self.in_flight)
     }
 }
 

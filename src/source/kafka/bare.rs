@@ -68,8 +68,7 @@ struct Counter {
 unsafe extern "C" fn count(message: *mut sys::rd_kafka_message_t, opaque: *mut c_void) {
     // SAFETY: the opaque is the counter of the running call; the message is live until this returns, and its error
     // is read as a number (newer brokers may send others).
-    let (counter, code) =
-        unsafe { (&mut *opaque.cast::<Counter>(), (&raw const (*message).err).cast::<i32>().read()) };
+    let (counter, code) = unsafe { (&mut *opaque.cast::<Counter>(), (&raw const (*message).err).cast::<i32>().read()) };
     // SAFETY: as above.
     let (partition, bytes) = unsafe { ((*message).partition, (*message).len + (*message).key_len) };
     if code == 0 {

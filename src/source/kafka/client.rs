@@ -133,9 +133,7 @@ fn set_all(conf: *mut sys::rd_kafka_conf_t, settings: &Settings) -> Result<(), S
 fn new_consumer(conf: *mut sys::rd_kafka_conf_t) -> Result<*mut sys::rd_kafka_t, String> {
     let mut text = [0 as c_char; 512];
     // SAFETY: `conf` is live and taken only on success; `text` has the length given.
-    let rk = unsafe {
-        sys::rd_kafka_new(sys::rd_kafka_type_t::RD_KAFKA_CONSUMER, conf, text.as_mut_ptr(), text.len())
-    };
+    let rk = unsafe { sys::rd_kafka_new(sys::rd_kafka_type_t::RD_KAFKA_CONSUMER, conf, text.as_mut_ptr(), text.len()) };
     if rk.is_null() { Err(text_of(text.as_ptr())) } else { Ok(rk) }
 }
 

@@ -73,7 +73,13 @@ fn trouble(event: &Event, brokers: &str) -> Option<GroupEvent> {
     if code == err::RD_KAFKA_RESP_ERR__PARTITION_EOF as i32 {
         return None;
     }
+    let code = if is_tls_trouble(code, &text) { err::RD_KAFKA_RESP_ERR__SSL as i32 } else { code };
     Some(GroupEvent::Trouble(Error::retry(code_name(code), sentence(code, &text, brokers))))
+}
+
+/// A peer that hangs up in the middle of the handshake comes as a lost connection; the text knows more.
+fn is_tls_trouble(code: i32, text: &str) -> bool {
+    code == err::RD_KAFKA_RESP_ERR__TRANSPORT as i32 && text.contains("in state SSL_HANDSHAKE")
 }
 
 fn fatal(code: i32, text: &str) -> Error {
@@ -98,9 +104,14 @@ fn sentence(code: i32, text: &str, brokers: &str) -> String {
     if is(err::RD_KAFKA_RESP_ERR__SSL) {
         return match text {
             text if text.contains("verify failed") || text.contains("unable to get") => {
-                format!("the certificate of Kafka is not signed by an authority we know: check `security.tls.ca`: {text}")
+                format!(
+                    "the certificate of Kafka is not signed by an authority we know: check `security.tls.ca`: {text}"
+                )
             }
-            text if text.contains("wrong version") || text.contains("unexpected message") => {
+            text if ["wrong version", "unexpected message", "PLAINTEXT broker"]
+                .iter()
+                .any(|sign| text.contains(sign)) =>
+            {
                 format!("Kafka does not speak TLS at this port: check `brokers` and `security.tls`: {text}")
             }
             text => format!("TLS to Kafka fails: check `security.tls`: {text}"),
@@ -111,6 +122,9 @@ fn sentence(code: i32, text: &str, brokers: &str) -> String {
     }
     if is(err::RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
         return format!("no broker of {brokers} answers: {text}");
+    }
+    if is(err::RD_KAFKA_RESP_ERR__TRANSPORT) && text.contains("connecting to a SSL listener") {
+        return format!("Kafka may want TLS at this port: check `brokers` and `security.tls`: {text}");
     }
     if is(err::RD_KAFKA_RESP_ERR__TRANSPORT) {
         return format!("the connection to a broker is lost: {text}");
@@ -156,7 +170,8 @@ fn known(code: i32) -> i32 {
 pub(super) fn input_error(code: i32, text: &str, topic: &str, partition: i32, offset: i64) -> Error {
     let is = |error: err| code == error as i32;
     if is(err::RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET) || is(err::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE) {
-        let message = format!("topic `{topic}` partition {partition}: offset {offset} is not in the log (any more): {text}");
+        let message =
+            format!("topic `{topic}` partition {partition}: offset {offset} is not in the log (any more): {text}");
         return Error::stop("gap", message);
     }
     let message = format!("topic `{topic}` partition {partition} at offset {offset}: {text}");
@@ -199,7 +214,9 @@ mod tests {
         let fine = entry(err::RD_KAFKA_RESP_ERR_NO_ERROR);
         assert_eq!(commit_outcome(0, std::slice::from_ref(&fine)), CommitOutcome::Accepted);
         let moved = entry(err::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS);
-        assert!(matches!(commit_outcome(0, &[fine.clone(), moved]), CommitOutcome::Repeat(why) if why.contains("`t` 3")));
+        assert!(
+            matches!(commit_outcome(0, &[fine.clone(), moved]), CommitOutcome::Repeat(why) if why.contains("`t` 3"))
+        );
         let late = err::RD_KAFKA_RESP_ERR__TIMED_OUT as i32;
         assert!(matches!(commit_outcome(late, &[fine]), CommitOutcome::Repeat(_)));
     }

@@ -128,7 +128,8 @@ mod tests {
 
     #[test]
     fn the_users_settings_win_except_where_the_protocol_rests_on_ours() {
-        let kafka = plan(&[("fetch.wait.max.ms", "7"), ("auto.offset.reset", "earliest"), ("group.protocol", "consumer")]);
+        let kafka =
+            plan(&[("fetch.wait.max.ms", "7"), ("auto.offset.reset", "earliest"), ("group.protocol", "consumer")]);
         let settings = Settings::member(&kafka, Some("me"), 0).0;
         assert_eq!(settings["fetch.wait.max.ms"], "7");
         assert_eq!(settings["auto.offset.reset"], "error");
