@@ -225,7 +225,8 @@ impl Compiler<'_> {
 
     fn function(&mut self, call: &CallExpr, at: &Node) -> Result<NodeKind, ExprError> {
         let name = call.func_name.as_str();
-        let math = call.target.as_ref().is_some_and(|target| matches!(&target.expr, Ast::Ident(name) if name == "math"));
+        let math =
+            call.target.as_ref().is_some_and(|target| matches!(&target.expr, Ast::Ident(name) if name == "math"));
         let receiver = call.target.as_ref().filter(|_| !math);
         let mut args = Vec::with_capacity(call.args.len() + 1);
         for arg in receiver.map(|target| target.as_ref()).into_iter().chain(&call.args) {
@@ -336,14 +337,15 @@ impl Compiler<'_> {
 
     fn widen(&self, ast: &IdedExpr, range: &mut (u32, u32)) {
         if let Some((start, stop)) = self.source.offset_for(ast.id) {
-            range.0 = range.0.min(start);
-            range.1 = range.1.max(stop + 1);
+            range.0 = range.0.min(self.character(start));
+            range.1 = range.1.max(self.character(stop + 1));
         }
         match &ast.expr {
             Ast::Call(call) => {
                 call.target.iter().for_each(|target| self.widen(target, range));
                 call.args.iter().for_each(|arg| self.widen(arg, range));
                 if !call.func_name.contains('_') {
+                    self.open(&call.func_name, range);
                     self.close(')', range);
                 }
             }
@@ -359,6 +361,21 @@ impl Compiler<'_> {
             }
             Ast::Comprehension(one) => self.widen(&one.iter_range, range),
             _ => {}
+        }
+    }
+
+    /// The parser counts bytes; places are in characters.
+    fn character(&self, byte: u32) -> u32 {
+        let source = &self.source.source;
+        source.char_indices().take_while(|(at, _)| *at < byte as usize).count() as u32
+    }
+
+    /// Takes the function's name in, where the parser places the call at its bracket.
+    fn open(&self, name: &str, range: &mut (u32, u32)) {
+        let name: Vec<char> = name.chars().collect();
+        let before = self.text.get(..range.0 as usize).unwrap_or_default();
+        if before.ends_with(&name) {
+            range.0 -= name.len() as u32;
         }
     }
 
