@@ -1,3 +1,5 @@
 //! What happens to rows between source and sink, one file per step.
 
 pub mod dedup;
+pub mod filter;
+pub mod select;
