@@ -55,7 +55,9 @@ impl Check<'_> {
         }
         let writes = value_or(&spec.writes, || HttpWrites::Loopback);
         if let (HttpWrites::Token, None, Some(at)) = (writes, &spec.token, &spec.writes) {
-            self.say(at.error("missing_field", "`writes: token` needs `token`").with_help("such as `token: ${WEIR_TOKEN}`"));
+            self.say(
+                at.error("missing_field", "`writes: token` needs `token`").with_help("such as `token: ${WEIR_TOKEN}`"),
+            );
         }
         if let (HttpWrites::Anyone, Some(at)) = (writes, &spec.writes) {
             self.say(at.error("open_to_all", "whoever reaches the port may change and delete pipelines").as_warning());

@@ -14,6 +14,8 @@ pub mod report;
 pub mod schema;
 mod secrets;
 pub mod spec;
+#[cfg(test)]
+mod tests;
 mod units;
 mod vars;
 
@@ -70,6 +72,8 @@ pub fn parse_on(text: &str, env: &Env<'_>, machine: &Machine) -> (Option<Plan>, 
     findings.sort_by(|a, b| (a.place, &a.path, a.code).cmp(&(b.place, &b.path, b.code)));
     findings.dedup();
     let wrong = findings.iter().any(|finding| finding.severity == Severity::Error);
+    // Notes are about what a document means; a wrong one means nothing yet.
+    findings.retain(|finding| !wrong || finding.severity != Severity::Note);
     (plan.filter(|_| !wrong), findings)
 }
 

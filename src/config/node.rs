@@ -80,7 +80,6 @@ pub fn read(text: &str) -> (Option<Node>, Vec<Finding>) {
 /// The text cannot be read any further.
 struct Stop(Box<Finding>);
 
-
 struct Builder<'t, P> {
     text: &'t str,
     parser: P,
@@ -102,7 +101,11 @@ where
                 Event::StreamStart | Event::DocumentStart(..) | Event::DocumentEnd => {}
                 _ if root.is_some() => {
                     let at = self.place(span);
-                    return Err(stop("several_documents", at, "a second document begins here; a file holds one".into()));
+                    return Err(stop(
+                        "several_documents",
+                        at,
+                        "a second document begins here; a file holds one".into(),
+                    ));
                 }
                 event => root = Some(self.node(event, span, &mut String::new())?),
             }
@@ -117,7 +120,9 @@ where
     fn node(&mut self, event: Event<'t>, span: Span, path: &mut String) -> Result<Node, Stop> {
         self.count(1, span)?;
         let (node, anchor) = match event {
-            Event::Scalar(text, style, anchor, tag) => (self.scalar(text.into_owned(), style, tag.as_deref(), span), anchor),
+            Event::Scalar(text, style, anchor, tag) => {
+                (self.scalar(text.into_owned(), style, tag.as_deref(), span), anchor)
+            }
             Event::SequenceStart(_, anchor, tag) => (self.list(tag.as_deref(), span, path)?, anchor),
             Event::MappingStart(_, anchor, tag) => (self.map(tag.as_deref(), span, path)?, anchor),
             Event::Alias(id) => return self.alias(id, span),
@@ -217,6 +222,8 @@ where
         });
         let plain = style == ScalarStyle::Plain && !as_text;
         let text_at = literal.then_some(inner);
+        // The parser writes `~` where nothing stands.
+        let text = if plain && self.text_of(span) == Some("") { String::new() } else { text };
         let line_end = (span.end.line() as u32).max(at.line);
         Node { at, content: Content::Scalar(Scalar { text, plain, text_at, line_end }) }
     }

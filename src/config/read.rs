@@ -82,7 +82,8 @@ impl<'a> Value<'a> {
     }
 
     pub fn error(&self, code: &'static str, message: impl Into<String>, help: Option<String>) {
-        let at = self.at(());
+        let nothing = self.scalar_node().is_some_and(Scalar::is_null);
+        let at = if nothing { self.named().map(|_| ()) } else { self.at(()) };
         self.reading.say(Finding { help, ..at.error(code, message) });
     }
 
@@ -154,7 +155,11 @@ impl<'a> Value<'a> {
         let text = self.scalar("takes text")?;
         if let (false, Some(kind)) = (text.replaced, plain_kind(self.scalar_node()?)) {
             let quoted = format!("in quotes it is text: \"{}\"", text.written);
-            self.error("wrong_type", format!("{} takes text, this is {kind}", self.called()), self.unless_secret(quoted));
+            self.error(
+                "wrong_type",
+                format!("{} takes text, this is {kind}", self.called()),
+                self.unless_secret(quoted),
+            );
             return None;
         }
         Some(self.at(text.text))
@@ -451,7 +456,9 @@ impl<'a> Fields<'a> {
     }
 
     fn field(&self, name: &str) -> &'static Field {
-        self.object.field(name).unwrap_or_else(|| unreachable!("`{name}` is not in the table of `{}`", self.object.name))
+        self.object
+            .field(name)
+            .unwrap_or_else(|| unreachable!("`{name}` is not in the table of `{}`", self.object.name))
     }
 
     fn judge(&self, entry: &'a Entry) {

@@ -127,3 +127,122 @@ fn duration(also: &str) -> Value {
 fn or_variable(schema: Value) -> Value {
     json!({ "anyOf": [schema, { "type": "string", "pattern": VARIABLE }] })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::node::{self, Content, Node};
+    use std::path::Path;
+
+    /// What a document is as JSON; variables and numbers as an editor sees them.
+    fn json_of(node: &Node) -> Value {
+        match &node.content {
+            Content::List(items) => items.iter().map(json_of).collect(),
+            Content::Map(entries) => {
+                Value::Object(entries.iter().map(|e| (e.key.clone(), json_of(&e.value))).collect())
+            }
+            Content::Scalar(scalar) if scalar.plain => {
+                serde_json::from_str(&scalar.text).unwrap_or_else(|_| json!(scalar.text))
+            }
+            Content::Scalar(scalar) => json!(scalar.text),
+        }
+    }
+
+    /// The part of JSON Schema that we write, but for patterns.
+    fn fits(schema: &Value, value: &Value, defs: &Value) -> Result<(), String> {
+        if let Some(name) = schema["$ref"].as_str().and_then(|name| name.strip_prefix("#/$defs/")) {
+            fits(&defs[name], value, defs)?;
+        }
+        if let Some(any) = schema["anyOf"].as_array() {
+            let tries: Vec<_> = any.iter().map(|schema| fits(schema, value, defs)).collect();
+            if tries.iter().all(Result::is_err) {
+                return Err(format!("none fits {value}: {tries:?}"));
+            }
+        }
+        if let Some(words) = schema["enum"].as_array()
+            && !words.contains(value)
+        {
+            return Err(format!("{value} is none of {words:?}"));
+        }
+        let kind = match value {
+            Value::Object(_) => "object",
+            Value::Array(_) => "array",
+            Value::String(_) => "string",
+            Value::Bool(_) => "boolean",
+            Value::Number(number) if number.is_u64() || number.is_i64() => "integer",
+            Value::Number(_) => "number",
+            Value::Null => "null",
+        };
+        let allowed = |name: &Value| name == kind || (name == "number" && kind == "integer");
+        match &schema["type"] {
+            Value::Null => {}
+            Value::Array(names) if names.iter().any(allowed) => {}
+            name if allowed(name) => {}
+            name => return Err(format!("{value} is no {name}")),
+        }
+        for (key, value) in value.as_object().into_iter().flatten() {
+            match (&schema["properties"][key], &schema["additionalProperties"]) {
+                (Value::Null, Value::Bool(false)) => return Err(format!("`{key}` is unknown")),
+                (Value::Null, Value::Null) => {}
+                (Value::Null, others) => fits(others, value, defs)?,
+                (field, _) => fits(field, value, defs)?,
+            }
+        }
+        for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            if value[name].is_null() {
+                return Err(format!("`{name}` is missing"));
+            }
+        }
+        value.as_array().into_iter().flatten().try_for_each(|item| match &schema["items"] {
+            Value::Null => Ok(()),
+            items => fits(items, item, defs),
+        })
+    }
+
+    fn judge(text: &str) -> Result<(), String> {
+        let schema = schema();
+        let node = node::read(text).0.expect("the document is YAML");
+        fits(&schema, &json_of(&node), &schema["$defs"])
+    }
+
+    fn examples() -> Vec<std::path::PathBuf> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+        let in_folder = |folder: &Path| {
+            let files = std::fs::read_dir(folder).expect("the folder is there");
+            files.map(|file| file.expect("a readable entry").path()).collect::<Vec<_>>()
+        };
+        let mut files = in_folder(&root);
+        files.extend(in_folder(&root.join("pipelines")));
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "yaml"));
+        files.sort();
+        files
+    }
+
+    #[test]
+    fn every_example_fits_the_schema_and_has_no_errors() {
+        assert!(examples().len() >= 6);
+        for file in examples() {
+            let text = std::fs::read_to_string(&file).expect("the example is readable");
+            judge(&text).unwrap_or_else(|why| panic!("{}: {why}", file.display()));
+            let (plan, findings) = crate::config::parse(&text, &|_| None);
+            assert!(plan.is_some(), "{}: {findings:#?}", file.display());
+        }
+    }
+
+    #[test]
+    fn the_schema_refuses_what_the_reader_refuses() {
+        let text = std::fs::read_to_string(&examples()[0]).expect("the example is readable");
+        for (from, to) in
+            [("window", "widow"), ("version: 1", "version: []"), ("table", "tabel"), ("pipelines:", "pipeline:")]
+        {
+            assert!(judge(&text.replace(from, to)).is_err(), "{from} → {to}");
+        }
+    }
+
+    #[test]
+    fn the_file_beside_the_examples_is_this_schema() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/pipeline.schema.json");
+        let kept = std::fs::read_to_string(file).unwrap_or_default();
+        assert!(kept == text(), "write it anew: weir schema > config/pipeline.schema.json");
+    }
+}

@@ -38,7 +38,11 @@ pub static FILE: Object = Object {
         Field::new("state", Shape::Object(&STATE), "Where the state of the pipelines lives."),
         Field::new("http", Shape::Object(&HTTP), "The HTTP API, the dashboard and the metrics."),
         Field::new("runtime", Shape::Object(&RUNTIME), "How much of the machine weir uses."),
-        Field::new("pipelines", Shape::List(&Shape::Object(&PIPELINE)), "The pipelines; more can be created over HTTP."),
+        Field::new(
+            "pipelines",
+            Shape::List(&Shape::Object(&PIPELINE)),
+            "The pipelines; more can be created over HTTP.",
+        ),
     ]],
 };
 

@@ -137,9 +137,14 @@ mod tests {
 
     #[test]
     fn sizes_are_bytes() {
-        for (text, bytes) in
-            [("4GiB", 4 << 30), ("32MiB", 32 << 20), ("32 MiB", 32 << 20), ("500MB", 500_000_000), ("17", 17), ("1B", 1)]
-        {
+        for (text, bytes) in [
+            ("4GiB", 4 << 30),
+            ("32MiB", 32 << 20),
+            ("32 MiB", 32 << 20),
+            ("500MB", 500_000_000),
+            ("17", 17),
+            ("1B", 1),
+        ] {
             assert_eq!(size_bytes(text), Ok(bytes), "{text}");
         }
     }

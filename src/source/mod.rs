@@ -3,11 +3,15 @@
 //! A pipeline has one [`Group`] (its consumer group member, owned by the coordinator thread) and, per task, one
 //! [`Input`] per topic (a partition's queue, owned by the worker). Nobody but the coordinator commits.
 
+mod kafka_version;
+
 use crate::codec::record::RecordBatch;
 use crate::error::{Error, Result};
 use crate::types::TopicId;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use kafka_version::client_version;
 
 /// A topic as the broker knows it.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 impl Check<'_> {
     /// The connection of a source. Its topics are the caller's.
     pub(super) fn kafka_plan(&mut self, own: &KafkaSpec, pipeline: &str, source: &At<()>) -> Option<KafkaPlan> {
-        let brokers = if own.brokers.is_empty() { &self.kafka.brokers } else { &own.brokers };
-        let brokers: Vec<String> = brokers.iter().map(|broker| broker.value.clone()).collect();
+        let written = own.brokers.as_ref().or(self.kafka.brokers.as_ref());
+        let brokers: Vec<String> = written.into_iter().flatten().map(|broker| broker.value.clone()).collect();
         let group = own.group.as_ref().or(self.kafka.group.as_ref());
         let security = own.security.as_ref().or(self.kafka.security.as_ref());
         let instance_id = own.instance_id.as_ref().or(self.kafka.instance_id.as_ref());
@@ -24,7 +24,7 @@ impl Check<'_> {
             librdkafka: self.librdkafka_plan(own, security),
             brokers,
         };
-        if !plan.brokers.is_empty() {
+        if written.is_some() {
             return Some(plan);
         }
         let finding = source.error("missing_field", "where Kafka is, nobody says: `brokers` is missing");
@@ -97,14 +97,13 @@ impl Check<'_> {
         named: &At<()>,
     ) -> Option<ClickHousePlan> {
         let layers: Vec<&ClickHouseSpec> = [Some(own), beside, Some(self.clickhouse)].into_iter().flatten().collect();
-        let urls: Vec<&At<String>> =
-            layers.iter().map(|layer| &layer.urls).find(|urls| !urls.is_empty()).into_iter().flatten().collect();
+        let written = layers.iter().find_map(|layer| layer.urls.as_ref());
+        let urls: Vec<&At<String>> = written.into_iter().flatten().collect();
         let tls = layers.iter().find_map(|layer| layer.tls.as_ref());
-        let Some(first) = urls.first() else {
+        if written.is_none() {
             let finding = named.error("missing_field", "where ClickHouse is, nobody says: `url` is missing");
             self.say(finding.with_help("at the top: `clickhouse: { url: \"http://localhost:8123\" }`"));
-            return None;
-        };
+        }
         if let (Some(tls), Some(url)) = (tls, urls.iter().find(|url| url.value.starts_with("http://"))) {
             let finding = tls.at.error("unused", format!("`tls` does nothing for `{}`", url.value));
             self.say(finding.as_warning().with_help("a server with TLS is reached by `https://`"));
@@ -113,7 +112,7 @@ impl Check<'_> {
             layers.iter().find_map(|layer| pick(layer).as_ref()).map_or(default.to_string(), |at| at.value.clone())
         };
         Some(ClickHousePlan {
-            at: first.at,
+            at: urls.first()?.at,
             database: text(|layer| &layer.database, defaults::DATABASE),
             user: text(|layer| &layer.user, defaults::USER),
             password: layers.iter().find_map(|layer| layer.password.clone()).unwrap_or(Secret(String::new())),

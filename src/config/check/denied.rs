@@ -68,11 +68,7 @@ const PINNED: &[(&str, &str)] = &[
     ("test.mock.broker.rtt", "`weir demo` brings its own broker"),
 ];
 
-const CLICKHOUSE_OURS: &[(&str, &str)] = &[
-    ("database", "database"),
-    ("user", "user"),
-    ("password", "password"),
-];
+const CLICKHOUSE_OURS: &[(&str, &str)] = &[("database", "database"), ("user", "user"), ("password", "password")];
 
 const CLICKHOUSE_PINNED: &[&str] = &[
     "insert_deduplication_token",

@@ -94,12 +94,18 @@ impl Check<'_> {
         let text = &topic.value;
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if text.len() > TOPIC_CHARS_MAX || text == "." || text == ".." || !text.chars().all(allowed) {
-            let help = format!("Kafka's topics have letters, digits, `.`, `_` and `-`, at most {TOPIC_CHARS_MAX} of them");
+            let help =
+                format!("Kafka's topics have letters, digits, `.`, `_` and `-`, at most {TOPIC_CHARS_MAX} of them");
             self.say(topic.error("bad_topic", "no topic can have this name").with_help(help));
         }
     }
 
-    fn side_plan(&mut self, spec: &SourceSpec, topics: &Option<Vec<TopicPlan>>, interval: Option<&At<i64>>) -> SidePlan {
+    fn side_plan(
+        &mut self,
+        spec: &SourceSpec,
+        topics: &Option<Vec<TopicPlan>>,
+        interval: Option<&At<i64>>,
+    ) -> SidePlan {
         SidePlan {
             inputs: (0..topics.as_ref().map_or(0, Vec::len)).collect(),
             time: self.time_plan(spec.time.as_ref(), interval),

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 /// `kafka`, at the top or in a source.
 #[derive(Clone, PartialEq, Default)]
 pub struct KafkaSpec {
-    pub brokers: Vec<At<String>>,
+    /// Empty inside: what is written is wrong, and that was said.
+    pub brokers: Option<Vec<At<String>>>,
     /// From `topic` or `topics`.
     pub topics: Vec<At<String>>,
     pub group: Option<At<String>>,
@@ -71,8 +72,10 @@ impl KafkaSpec {
 }
 
 /// One text may hold several, with commas: that is how they come out of a variable.
-fn read_brokers(fields: &Fields<'_>) -> Vec<At<String>> {
-    let values = fields.get("brokers").map(|value| value.one_or_list()).unwrap_or_default();
+fn read_brokers(fields: &Fields<'_>) -> Option<Vec<At<String>>> {
+    let written = fields.get("brokers")?;
+    written.refuse_empty_list();
+    let values = written.one_or_list();
     let mut brokers = Vec::new();
     for value in &values {
         let Some(text) = value.filled_text() else { continue };
@@ -84,7 +87,7 @@ fn read_brokers(fields: &Fields<'_>) -> Vec<At<String>> {
             }
         }
     }
-    brokers
+    Some(brokers)
 }
 
 /// `host`, `host:port` or `[v6]:port`.
@@ -93,7 +96,8 @@ fn is_host_port(text: &str) -> bool {
         Some((host, port)) if !port.contains(']') => (host, Some(port)),
         _ => (text, None),
     };
-    let host_fits = !host.is_empty() && !host.contains(['/', ' ', '@']) && (!host.contains(':') || host.starts_with('['));
+    let host_fits =
+        !host.is_empty() && !host.contains(['/', ' ', '@']) && (!host.contains(':') || host.starts_with('['));
     host_fits && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
@@ -219,8 +223,8 @@ fn read_secret(fields: &Fields<'_>, name: &str) -> Option<Secret> {
 /// `clickhouse`, at the top; a sink has the same fields and more.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct ClickHouseSpec {
-    /// From `url` or `urls`.
-    pub urls: Vec<At<String>>,
+    /// From `url` or `urls`. Empty inside: what is written is wrong, and that was said.
+    pub urls: Option<Vec<At<String>>>,
     pub database: Option<At<String>>,
     pub user: Option<At<String>>,
     pub password: Option<Secret>,
@@ -255,11 +259,14 @@ impl ClickHouseSpec {
     /// From an object that has `CLICKHOUSE_FIELDS` among its fields.
     pub fn from_fields(fields: &Fields<'_>) -> ClickHouseSpec {
         fields.either("url", "urls");
-        let one = fields.get("url").into_iter();
-        let several = fields.get("urls").and_then(|value| value.list()).unwrap_or_default();
-        fields.get("urls").inspect(Value::refuse_empty_list);
+        let one = fields.get("url").map(|value| vec![value]);
+        let several = fields.get("urls").map(|value| {
+            value.refuse_empty_list();
+            value.list().unwrap_or_default()
+        });
+        let urls = one.or(several);
         ClickHouseSpec {
-            urls: one.chain(several).filter_map(|value| read_url(&value)).collect(),
+            urls: urls.map(|urls| urls.iter().filter_map(read_url).collect()),
             database: fields.text("database"),
             user: fields.text("user"),
             password: read_secret(fields, "password"),
@@ -288,9 +295,13 @@ fn url_help(url: &str) -> Option<&'static str> {
     };
     let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
     match () {
-        _ if scheme != "http" && scheme != "https" => Some("weir speaks ClickHouse's HTTP interface: `http://` or `https://`"),
+        _ if scheme != "http" && scheme != "https" => {
+            Some("weir speaks ClickHouse's HTTP interface: `http://` or `https://`")
+        }
         _ if authority.contains('@') => Some("user and password go to `user` and `password`"),
-        _ if url.contains(['?', '#']) => Some("no query belongs here: the database goes to `database`, settings go to the sink's `settings`"),
+        _ if url.contains(['?', '#']) => {
+            Some("no query belongs here: the database goes to `database`, settings go to the sink's `settings`")
+        }
         _ if !is_host_port(authority) => Some("after `://` comes a host, and a port if it is not the usual one"),
         _ if authority.ends_with(":9000") || authority.ends_with(":9440") => {
             Some("that is the port of the native protocol; the HTTP interface usually has 8123 or 8443")

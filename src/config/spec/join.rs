@@ -67,14 +67,21 @@ pub static JOIN: Object = Object {
     fields: &[&[
         Field::new("with", Shape::Object(&WITH), "The right side.").required(),
         Field::new("as", Shape::Text, "The field under which the right row appears.").required(),
-        Field::new("key", Shape::Either(&[KEY_SHAPE, Shape::Object(&BOTH_KEYS)]), "What both sides have in common.").required(),
-        Field::new("kind", Shape::Word(|| names(KIND)), "`temporal` enriches each left row once, `interval` gives every pair.").required(),
+        Field::new("key", Shape::Either(&[KEY_SHAPE, Shape::Object(&BOTH_KEYS)]), "What both sides have in common.")
+            .required(),
+        Field::new(
+            "kind",
+            Shape::Word(|| names(KIND)),
+            "`temporal` enriches each left row once, `interval` gives every pair.",
+        )
+        .required(),
         Field::new("within", Shape::Duration { min_ms: 0 }, "How far apart in time the two rows may be."),
         Field::new("before", Shape::SignedDuration, "How far the right row may lie before the left one.").default("0s"),
         Field::new("after", Shape::SignedDuration, "How far the right row may lie after the left one.").default("0s"),
         Field::new("type", Shape::Word(|| names(TYPE)), "What happens to rows without a match.").default("inner"),
         Field::new("late", Shape::Word(|| names(LATE)), "What happens to late rows.").default("join"),
-        Field::new("exact", Shape::Bool, "Waits until the watermark decides which right row is the newest.").default("false"),
+        Field::new("exact", Shape::Bool, "Waits until the watermark decides which right row is the newest.")
+            .default("false"),
         Field::new("max_skew", Shape::Duration { min_ms: 1 }, "How far one side may run ahead of the other.")
             .default("ten times the window"),
         Field::new("max_rows_per_key", Shape::Int { min: 1, max: 100_000_000 }, "Waiting rows of one key and side.")

@@ -38,22 +38,43 @@ pub static PIPELINE: Object = Object {
     doc: "From one source through steps to one sink.",
     choice: false,
     fields: &[&[
-        Field::new("name", Shape::Text, "Letters, digits, `-`, `_` and `.`; it names folder, group and metrics.").required(),
+        Field::new("name", Shape::Text, "Letters, digits, `-`, `_` and `.`; it names folder, group and metrics.")
+            .required(),
         Field::new("source", Shape::Object(&SOURCE), "What is read.").required(),
         Field::new("steps", Shape::List(&Shape::Object(&STEP)), "What happens to the rows, in this order."),
         Field::new("sink", Shape::Object(&SINK), "Where the rows go.").required(),
         Field::new("dead_letters", Shape::Object(&DEAD_LETTERS), "Where records go that cannot be processed.")
             .default("the local store"),
-        Field::new("delivery", Shape::Word(|| names(DELIVERY)), "What is promised; the way out for tables that cannot deduplicate inserts is `at_least_once`.")
-            .default("exactly_once"),
-        Field::new("on_gap", Shape::Word(|| names(HALT_OR_CONTINUE)), "When Kafka has deleted records that were not read yet.")
-            .default("halt"),
-        Field::new("on_offset_reset", Shape::Word(|| names(FOLLOW_OR_HALT)), "When somebody moved the group's offsets.")
-            .default("follow"),
-        Field::new("on_partition_growth", Shape::Word(|| names(HALT_OR_CONTINUE)), "When a topic of a pipeline with state gets more partitions.")
-            .default("halt"),
-        Field::new("on_unclear", Shape::Word(|| names(HALT_OR_RESEND)), "When nobody can know any more whether a block arrived.")
-            .default("halt"),
+        Field::new(
+            "delivery",
+            Shape::Word(|| names(DELIVERY)),
+            "What is promised; the way out for tables that cannot deduplicate inserts is `at_least_once`.",
+        )
+        .default("exactly_once"),
+        Field::new(
+            "on_gap",
+            Shape::Word(|| names(HALT_OR_CONTINUE)),
+            "When Kafka has deleted records that were not read yet.",
+        )
+        .default("halt"),
+        Field::new(
+            "on_offset_reset",
+            Shape::Word(|| names(FOLLOW_OR_HALT)),
+            "When somebody moved the group's offsets.",
+        )
+        .default("follow"),
+        Field::new(
+            "on_partition_growth",
+            Shape::Word(|| names(HALT_OR_CONTINUE)),
+            "When a topic of a pipeline with state gets more partitions.",
+        )
+        .default("halt"),
+        Field::new(
+            "on_unclear",
+            Shape::Word(|| names(HALT_OR_RESEND)),
+            "When nobody can know any more whether a block arrived.",
+        )
+        .default("halt"),
         Field::new("strict", Shape::Bool, "Stops where weir would otherwise go on and say so loudly.").default("false"),
     ]],
 };
@@ -94,13 +115,13 @@ pub const SOURCE_FIELDS: &[Field] = &[
     Field::new("kafka", Shape::Object(&KAFKA), "The topic, and how to reach it where that differs.").required(),
     Field::new("start", Shape::Start, "Where a group begins that has no offset yet.").default("earliest"),
     Field::new("time", Shape::Object(&TIME), "When a record happened.").default("the Kafka record timestamp"),
-    Field::new("tombstones", Shape::Word(|| names(TOMBSTONES)), "What happens to records without a value.").default("skip"),
+    Field::new("tombstones", Shape::Word(|| names(TOMBSTONES)), "What happens to records without a value.")
+        .default("skip"),
     Field::new("max_payload", Shape::Size { min: 1 << 10, max: 1 << 30 }, "A larger record is a dead letter.")
         .default("16MiB"),
 ];
 
-static SOURCE: Object =
-    Object { name: "`source`", doc: "What is read.", choice: false, fields: &[SOURCE_FIELDS] };
+static SOURCE: Object = Object { name: "`source`", doc: "What is read.", choice: false, fields: &[SOURCE_FIELDS] };
 
 impl SourceSpec {
     fn read(value: &Value<'_>) -> Option<SourceSpec> {
@@ -162,12 +183,18 @@ static TIME: Object = Object {
     choice: false,
     fields: &[&[
         Field::new("field", Shape::Path, "The field that holds the time.").default("the Kafka record timestamp"),
-        Field::new("unit", Shape::Word(|| names(UNITS)), "ISO 8601 text, or what a number counts since 1970.").default("iso"),
+        Field::new("unit", Shape::Word(|| names(UNITS)), "ISO 8601 text, or what a number counts since 1970.")
+            .default("iso"),
         Field::new("zone", Shape::Text, "The IANA zone of times without an offset.").default("UTC"),
         Field::new("lateness", Shape::Duration { min_ms: 0 }, "How far records may be out of order.").default("0s"),
-        Field::new("idle", Shape::Duration { min_ms: 1 }, "How long an input at its end holds the others back.").default("30s"),
-        Field::new("max_future", Shape::Duration { min_ms: 1 }, "A record further ahead of the clock is a dead letter.")
-            .default("1h"),
+        Field::new("idle", Shape::Duration { min_ms: 1 }, "How long an input at its end holds the others back.")
+            .default("30s"),
+        Field::new(
+            "max_future",
+            Shape::Duration { min_ms: 1 },
+            "A record further ahead of the clock is a dead letter.",
+        )
+        .default("1h"),
     ]],
 };
 

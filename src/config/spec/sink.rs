@@ -27,9 +27,7 @@ pub static SINK: Object = Object {
 impl SinkSpec {
     pub fn read(value: &Value<'_>) -> Option<SinkSpec> {
         match value.choice(&SINK)? {
-            ("clickhouse", value) => {
-                ClickHouseSinkSpec::read(&value).map(|sink| SinkSpec::ClickHouse(Box::new(sink)))
-            }
+            ("clickhouse", value) => ClickHouseSinkSpec::read(&value).map(|sink| SinkSpec::ClickHouse(Box::new(sink))),
             _ => None,
         }
     }
@@ -69,11 +67,20 @@ static CLICKHOUSE_SINK: Object = Object {
         CLICKHOUSE_FIELDS,
         &[
             Field::new("batch", Shape::Object(&BATCH), "When a block is sent: whichever comes first."),
-            Field::new("columns", Shape::Map(&COLUMN_SHAPE), "What fills a column, where the name alone does not say it."),
+            Field::new(
+                "columns",
+                Shape::Map(&COLUMN_SHAPE),
+                "What fills a column, where the name alone does not say it.",
+            ),
             Field::new("missing", Shape::Word(|| names(MISSING)), "What an absent field becomes.").default("default"),
-            Field::new("create_table", Shape::Object(&CREATE_TABLE), "Creates the table from a sample, if it is missing."),
+            Field::new(
+                "create_table",
+                Shape::Object(&CREATE_TABLE),
+                "Creates the table from a sample, if it is missing.",
+            ),
             Field::new("evolve", Shape::Word(|| names(EVOLVE)), "Adds columns for new fields."),
-            Field::new("compression", Shape::Word(|| names(COMPRESSION)), "Of blocks, on disk and on the wire.").default("lz4"),
+            Field::new("compression", Shape::Word(|| names(COMPRESSION)), "Of blocks, on disk and on the wire.")
+                .default("lz4"),
             Field::new(
                 "settings",
                 Shape::Map(&Shape::Scalar),
@@ -119,7 +126,8 @@ static BATCH: Object = Object {
     choice: false,
     fields: &[&[
         Field::new("rows", Shape::Int { min: 1, max: 10_000_000 }, "That many rows.").default("100000"),
-        Field::new("bytes", Shape::Size { min: 1 << 10, max: 1 << 30 }, "That many bytes, not compressed.").default("32MiB"),
+        Field::new("bytes", Shape::Size { min: 1 << 10, max: 1 << 30 }, "That many bytes, not compressed.")
+            .default("32MiB"),
         Field::new("interval", Shape::Duration { min_ms: 10 }, "That long after its first row.").default("10s"),
     ]],
 };
@@ -127,8 +135,8 @@ static BATCH: Object = Object {
 impl BatchSpec {
     fn read(value: &Value<'_>) -> Option<BatchSpec> {
         let fields = value.fields(&BATCH)?;
-        let interval_ms = fields.duration("interval");
-        if interval_ms.as_ref().is_some_and(|at| at.value > INTERVAL_MS_MAX) {
+        let mut interval_ms = fields.duration("interval");
+        if interval_ms.take_if(|at| at.value > INTERVAL_MS_MAX).is_some() {
             fields.get("interval")?.refuse("out_of_range", "takes 10ms to 1h", None);
         }
         Some(BatchSpec { rows: fields.int("rows"), bytes: fields.size("bytes"), interval_ms })

@@ -90,7 +90,8 @@ static DEDUP: Object = Object {
     choice: false,
     fields: &[&[
         Field::new("key", KEY_SHAPE, "What makes two rows the same: a field, several, or `_key`.").required(),
-        Field::new("window", Shape::DurationOrForever, "How far apart in time duplicates may be, such as `24h`.").required(),
+        Field::new("window", Shape::DurationOrForever, "How far apart in time duplicates may be, such as `24h`.")
+            .required(),
         Field::new("keep", Shape::Word(|| names(KEEP)), "Which row of a key goes on.").default("first"),
         Field::new("fields", Shape::OneOrList(&Shape::Path), "For `keep: changes`: the fields that count as a change."),
         Field::new("renew", Shape::Bool, "A duplicate extends the window (`keep: first`).").default("false"),
