@@ -269,9 +269,11 @@ where
         let mark = error.marker();
         let at = Place { line: mark.line().max(1) as u32, column: mark.col() as u32 + 1, len: 1 };
         let mut stop = stop("syntax", at, format!("this is not YAML: {}", error.info()));
-        let line = self.text.lines().nth(mark.line().saturating_sub(1)).unwrap_or_default();
+        let line = lines(self.text).nth(mark.line().saturating_sub(1)).unwrap_or_default();
         if line.chars().take_while(|c| c.is_whitespace()).any(|c| c == '\t') {
             stop.0.help = Some("indent with spaces, YAML takes no tabs there".into());
+        } else if line.contains("${") {
+            stop.0.help = Some("between `{` and `}` a variable stands in quotes: \"${NAME}\"".into());
         }
         stop
     }
@@ -300,6 +302,11 @@ fn size(node: &Node) -> usize {
         Content::List(items) => items.iter().map(size).sum(),
         Content::Map(entries) => entries.iter().map(|entry| size(&entry.value)).sum(),
     }
+}
+
+/// The lines of a text as YAML counts them: a carriage return alone ends one too.
+pub fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().flat_map(|line| line.split('\r'))
 }
 
 /// Appends a key to a path in the document.

@@ -2,6 +2,7 @@
 //!
 //! Every finding of every layer is shown here. Promises: a secret in the document is never shown.
 
+use super::node;
 use super::secrets::Masks;
 use crate::error::{Finding, Place, Severity};
 use std::fmt::Write;
@@ -20,7 +21,7 @@ const COLUMNS_MAX: usize = 120;
 impl Report {
     pub fn new(file: impl Into<String>, text: impl AsRef<str>, findings: Vec<Finding>) -> Report {
         let text = text.as_ref();
-        let lines = text.lines().map(str::to_string).collect();
+        let lines = node::lines(text).map(str::to_string).collect();
         Report { file: file.into(), lines, masks: Masks::of(text), findings }
     }
 

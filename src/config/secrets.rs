@@ -108,7 +108,10 @@ fn values_of_secret_keys(chars: &[char]) -> Vec<(usize, usize)> {
         if key.is_empty() || !is_secret_name(&key) || start >= chars.len() {
             continue;
         }
-        let end = value_end(chars, start);
+        let mut end = value_end(chars, start);
+        while chars[start..end].last().is_some_and(|c| c.is_whitespace()) {
+            end -= 1;
+        }
         let value: String = chars[start..end].iter().collect();
         if !is_bare_variable(value.trim_matches(['"', '\'', ' '])) {
             ranges.push((start, end));

@@ -189,7 +189,7 @@ fn expressions_keep_their_order_and_the_place_of_their_text() {
 
 #[test]
 fn variables_are_replaced_in_scalars_of_every_kind() {
-    let plan = plan(&with_sink("table: \"${NOT:-out}_$${x}\", batch: { rows: ${ROWS}, bytes: \"${NOT:-1}MiB\" }"));
+    let plan = plan(&with_sink("table: \"${NOT:-out}_$${x}\", batch: { rows: \"${ROWS}\", bytes: \"${NOT:-1}MiB\" }"));
     assert_eq!(sink(&plan).table, "out_${x}");
     assert_eq!((sink(&plan).batch.rows, sink(&plan).batch.bytes), (500, 1 << 20));
 }

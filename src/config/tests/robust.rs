@@ -66,7 +66,7 @@ const PIECES: &[&str] = &[
 
 fn holds(text: &str) {
     let (plan, findings) = parse(text);
-    let lines = text.lines().count().max(1) as u32;
+    let lines = crate::config::node::lines(text).count().max(1) as u32;
     for finding in &findings {
         let place = finding.place.unwrap_or_else(|| panic!("no place: {finding:?}"));
         assert!(place.line >= 1 && place.column >= 1 && place.len >= 1, "{finding:?}");
