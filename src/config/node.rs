@@ -211,7 +211,7 @@ where
     }
 
     fn scalar(&mut self, text: String, style: ScalarStyle, tag: Option<&Tag>, span: Span) -> Node {
-        let as_text = tag.is_some_and(|tag| is_core(tag) && tag.suffix() == "str");
+        let as_text = tag.is_some_and(|tag| tag.suffix().is_empty() || (is_core(tag) && tag.suffix() == "str"));
         self.refuse_tag(tag, span, "");
         let at = self.place(span);
         let quotes = u32::from(matches!(style, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted));
@@ -239,7 +239,8 @@ where
 
     fn refuse_tag(&mut self, tag: Option<&Tag>, span: Span, path: &str) {
         let Some(tag) = tag else { return };
-        if !is_core(tag) && !(tag.handle() == "!" && tag.suffix().is_empty()) && !tag.suffix().is_empty() {
+        // `!` alone only says that a scalar is text.
+        if !is_core(tag) && !tag.suffix().is_empty() {
             let at = span.tag_span().map_or_else(|| self.place(span), |tag_span| self.place(tag_span));
             let message = "tags have no meaning here".to_string();
             let mut finding = finding("tag", at, path.to_string(), message);

@@ -348,6 +348,7 @@ pub enum BlockCompression {
 }
 
 #[derive(Clone, PartialEq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a handful exist, and none is moved about")]
 pub enum DeadLettersPlan {
     /// The local store, bounded.
     Local {

@@ -210,6 +210,7 @@ impl CreateTableSpec {
 
 /// `dead_letters`.
 #[derive(Clone, PartialEq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a handful exist, and none is moved about")]
 pub enum DeadLettersSpec {
     Local { bytes_max: Option<At<u64>> },
     Kafka { topic: Option<At<String>> },

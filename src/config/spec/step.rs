@@ -8,6 +8,7 @@ use crate::config::read::{At, Value};
 
 /// One step.
 #[derive(Clone, PartialEq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a handful exist, and none is moved about")]
 pub enum StepSpec {
     Filter(ExprText),
     Select(Vec<(String, ExprText)>),
