@@ -38,6 +38,22 @@ pub struct Finding {
     pub help: Option<String>,
 }
 
+impl Finding {
+    /// The same, saying what to do about it.
+    pub fn with_help(self, help: impl Into<String>) -> Finding {
+        Finding { help: Some(help.into()), ..self }
+    }
+
+    /// The same, as something worth saying that keeps nothing from starting.
+    pub fn as_warning(self) -> Finding {
+        Finding { severity: Severity::Warning, ..self }
+    }
+
+    pub fn as_note(self) -> Finding {
+        Finding { severity: Severity::Note, ..self }
+    }
+}
+
 /// What to do about an [`Error`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {

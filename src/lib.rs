@@ -1,5 +1,6 @@
 //! weir: Kafka to ClickHouse, exactly once.
 
+pub mod cli;
 pub mod clock;
 pub mod codec;
 pub mod config;

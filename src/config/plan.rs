@@ -78,7 +78,7 @@ pub struct PipelinePlan {
 }
 
 /// How the pipeline reaches Kafka: one connection, security and group for all its inputs.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq)]
 pub struct KafkaPlan {
     pub brokers: Vec<String>,
     pub group: String,
@@ -87,6 +87,19 @@ pub struct KafkaPlan {
     pub security: KafkaSecurity,
     /// Passed to librdkafka as they are; those that would break the protocol were refused.
     pub librdkafka: BTreeMap<String, String>,
+}
+
+/// Options of librdkafka may be passwords: only their names are shown.
+impl std::fmt::Debug for KafkaPlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KafkaPlan")
+            .field("brokers", &self.brokers)
+            .field("group", &self.group)
+            .field("instance_id", &self.instance_id)
+            .field("security", &self.security)
+            .field("librdkafka", &self.librdkafka.keys())
+            .finish()
+    }
 }
 
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -335,6 +348,7 @@ pub enum BlockCompression {
 }
 
 #[derive(Clone, PartialEq, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a handful exist, and none is moved about")]
 pub enum DeadLettersPlan {
     /// The local store, bounded.
     Local {

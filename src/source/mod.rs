@@ -5,12 +5,15 @@
 
 pub mod kafka;
 pub mod memory;
+mod kafka_version;
 
 use crate::codec::record::RecordBatch;
 use crate::error::{Error, Result};
 use crate::types::TopicId;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use kafka_version::client_version;
 
 /// A topic as the broker knows it.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -171,3 +171,24 @@ pub trait StateStore: Send + Sync {
     /// Approximate bytes of a table.
     fn table_bytes(&self, table: Table) -> u64;
 }
+
+/// The version of RocksDB that is linked.
+pub fn engine_version() -> &'static str {
+    ENGINE_VERSION
+}
+
+/// RocksDB tells its version only to C++; a test compares with the package that brings it.
+const ENGINE_VERSION: &str = "11.8.1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engine_version_is_that_of_the_package() {
+        let lock = include_str!("../../Cargo.lock");
+        let package = lock.split("[[package]]").find(|package| package.contains("name = \"librocksdb-sys\""));
+        let package = package.expect("RocksDB is a dependency");
+        assert!(package.contains(&format!("+{ENGINE_VERSION}\"")), "{package}");
+    }
+}
