@@ -3,6 +3,8 @@
 //! A [`BlockBuilder`] lives in the worker and turns rows into a sealed [`Block`]; a [`Sink`] lives in the delivery
 //! threads and sends a block under its token.
 
+pub mod clickhouse;
+
 use crate::codec::rows::{BadRow, Rows};
 use crate::error::Result;
 use bytes::Bytes;

@@ -1,0 +1,8 @@
+//! ClickHouse: from rows to acknowledged blocks.
+//!
+//! `schema` and `table` read the table and judge it, `mapping` binds fields to columns, `encode` writes Native
+//! blocks, `insert` sends one under its token, `errors` says what an answer means, `create` makes tables.
+
+pub mod encode;
+pub mod frames;
+pub mod types;
