@@ -7,4 +7,5 @@ pub mod error;
 pub mod sink;
 pub mod source;
 pub mod state;
+pub mod step;
 pub mod types;

@@ -33,6 +33,8 @@ pub enum Kind {
     Array,
     /// The raw text of an object, braces included.
     Object,
+    /// The raw bytes of a record key or header that are not UTF-8 (virtual fields only).
+    Bytes,
 }
 
 /// One field of one row: 12 bytes.
@@ -71,7 +73,7 @@ impl Field {
         (self.b as i64) << 32 | self.a as i64
     }
 
-    /// The place of the text of a `Number`, `Text`, `Escaped`, `Array` or `Object` field.
+    /// The place of the text of a `Number`, `Text`, `Escaped`, `Array`, `Object` or `Bytes` field.
     #[inline]
     pub fn span(self) -> Span {
         Span { start: self.a, len: self.b }

@@ -1,0 +1,255 @@
+//! From a batch of records to a batch of rows.
+//!
+//! Owns what a record becomes: a row, a skipped tombstone, or a dead letter with its reason. Promises: rows are in
+//! the records' order; the payload is not copied (the batch's arena moves into the rows); the only clock is the
+//! epoch's noted one, handed in.
+
+use crate::codec::extract::Extractor;
+use crate::codec::record::{Record, RecordBatch};
+use crate::codec::rows::{BadRow, Field, Kind, RowMeta, Rows, Slot};
+use crate::codec::scan::escape;
+use crate::codec::scope::{Layout, Virtual};
+use crate::codec::time::{self, Unit, Zone};
+use crate::types::Span;
+
+/// Where a row's event time comes from.
+#[derive(Clone, Debug)]
+pub struct TimeSpec {
+    /// `None`: the Kafka record timestamp.
+    pub field: Option<TimeField>,
+    /// How far a time may be ahead of the smaller of the record's Kafka timestamp and the noted wall clock.
+    pub max_future_ms: i64,
+}
+
+#[derive(Clone, Debug)]
+pub struct TimeField {
+    pub slot: Slot,
+    /// As written, for messages.
+    pub path: String,
+    pub unit: Unit,
+    pub zone: Zone,
+}
+
+/// Decodes one input of a task.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    layout: Layout,
+    extractor: Extractor,
+    time: TimeSpec,
+    tombstones_keep: bool,
+    max_payload_bytes: usize,
+    topic: String,
+    partition: i32,
+    input: u16,
+    topic_field: Field,
+}
+
+/// What did not become a row.
+#[derive(Clone, Debug, Default)]
+pub struct Decoded {
+    /// Tombstones skipped.
+    pub tombstones: u64,
+    /// Dead letters; `row` is the index of the record in its batch.
+    pub broken: Vec<BadRow>,
+    /// Top-level fields that no path names.
+    pub extra_fields: u64,
+}
+
+impl Decoder {
+    #[allow(clippy::too_many_arguments)] // built once, each a fact of its own
+    pub fn new(
+        layout: Layout,
+        time: TimeSpec,
+        tombstones_keep: bool,
+        max_payload_bytes: usize,
+        topic: String,
+        partition: i32,
+        input: u16,
+    ) -> Decoder {
+        let extractor = Extractor::new(&layout.paths);
+        let topic_field = Field::ABSENT;
+        Decoder { layout, extractor, time, tombstones_keep, max_payload_bytes, topic, partition, input, topic_field }
+    }
+
+    /// Makes rows of the batch's records, in their order. The batch keeps its records and gives its arena to `rows`.
+    /// `out` is cleared first. The rows' watermark is left for the task to set.
+    pub fn decode(&mut self, batch: &mut RecordBatch, note_ms: i64, rows: &mut Rows, out: &mut Decoded) {
+        rows.clear(self.layout.width);
+        std::mem::swap(&mut batch.bytes, &mut rows.bytes);
+        out.tombstones = 0;
+        out.broken.clear();
+        self.topic_field = self.topic_field(rows);
+        for (index, record) in batch.records.iter().enumerate() {
+            let index = index as u32;
+            if record.value.is_none() && !self.tombstones_keep {
+                out.tombstones += 1;
+                continue;
+            }
+            let start = rows.fields.len();
+            rows.fields.resize(start + self.layout.width, Field::ABSENT);
+            match self.row(record, index, start, note_ms, rows) {
+                Ok(meta) => rows.meta.push(meta),
+                Err((reason, message)) => {
+                    rows.fields.truncate(start);
+                    out.broken.push(BadRow { row: index, reason, message });
+                }
+            }
+        }
+        out.extra_fields = self.extractor.take_extra_fields();
+    }
+
+    /// From now on keeps the names and a sample of the top-level fields that no path names.
+    pub fn collect_extras(&mut self) {
+        self.extractor.collect_extras();
+    }
+
+    /// Those fields by name, since the last call; to be asked before the rows are decoded anew.
+    pub fn take_extras(&mut self) -> std::collections::BTreeMap<Vec<u8>, Field> {
+        self.extractor.take_extras()
+    }
+
+    fn row(
+        &mut self,
+        record: &Record,
+        index: u32,
+        start: usize,
+        note_ms: i64,
+        rows: &mut Rows,
+    ) -> Result<RowMeta, (&'static str, String)> {
+        if let Some(value) = record.value {
+            if value.len as usize > self.max_payload_bytes {
+                return Err((
+                    "too_large",
+                    format!("the payload has {} bytes; max_payload is {}", value.len, self.max_payload_bytes),
+                ));
+            }
+            self.extractor
+                .extract(&rows.bytes, value, &mut rows.fields[start..])
+                .map_err(|fault| (fault.reason, fault.sentence()))?;
+        }
+        for (virtual_field, slot) in &self.layout.virtuals {
+            let field = virtual_value(virtual_field, record, self.partition, self.topic_field, rows);
+            rows.fields[start + slot.0 as usize] = field;
+        }
+        let time_ms = self.event_time(record, start, note_ms, rows)?;
+        Ok(RowMeta {
+            time_ms,
+            watermark_ms: 0,
+            timestamp_ms: record.timestamp_ms,
+            offset: record.offset,
+            input: self.input,
+            record: index,
+        })
+    }
+
+    fn event_time(
+        &self,
+        record: &Record,
+        start: usize,
+        note_ms: i64,
+        rows: &Rows,
+    ) -> Result<i64, (&'static str, String)> {
+        let kafka_ms = (record.timestamp_ms != -1).then_some(record.timestamp_ms);
+        let time_ms = match &self.time.field {
+            Some(field) if record.value.is_some() => {
+                let value = rows.fields[start + field.slot.0 as usize];
+                time::read(rows, value, field.unit, &field.zone).map_err(|found| unreadable(field, value, found))?.ms()
+            }
+            _ => kafka_ms.ok_or_else(|| ("no_time", "the record has no Kafka timestamp".to_owned()))?,
+        };
+        let limit_ms = kafka_ms.unwrap_or(i64::MAX).min(note_ms).saturating_add(self.time.max_future_ms);
+        if time_ms > limit_ms {
+            return Err(("time_in_future", self.in_future(time_ms, kafka_ms, note_ms)));
+        }
+        Ok(time_ms)
+    }
+
+    #[cold]
+    fn in_future(&self, time_ms: i64, kafka_ms: Option<i64>, note_ms: i64) -> String {
+        let name = self.time.field.as_ref().map_or("Kafka timestamp", |field| &field.path);
+        let kafka = kafka_ms.map_or("absent".to_owned(), shown);
+        format!(
+            "the event time {} (`{name}`) is more than max_future ({} ms) ahead of the smaller of the record's Kafka \
+             timestamp ({kafka}) and the wall clock ({})",
+            shown(time_ms),
+            self.time.max_future_ms,
+            shown(note_ms),
+        )
+    }
+
+    /// The topic's name lies in the arena once per batch.
+    fn topic_field(&self, rows: &mut Rows) -> Field {
+        let used = self.layout.virtuals.iter().any(|(field, _)| *field == Virtual::Topic);
+        if used { rows.append(Kind::Text, self.topic.as_bytes()) } else { Field::ABSENT }
+    }
+}
+
+#[cold]
+fn unreadable(field: &TimeField, value: Field, found: String) -> (&'static str, String) {
+    if value.is_null() {
+        return ("no_time", format!("the time field `{}` is absent or null", field.path));
+    }
+    let unit = match field.unit {
+        Unit::Iso => "ISO 8601 text",
+        Unit::Seconds => "seconds since 1970",
+        Unit::Millis => "milliseconds since 1970",
+        Unit::Micros => "microseconds since 1970",
+        Unit::Nanos => "nanoseconds since 1970",
+    };
+    ("bad_time", format!("the time field `{}` should be {unit} (years 0 to 9999), the record has {found}", field.path))
+}
+
+fn shown(ms: i64) -> String {
+    match time::Moment::from_nanos(ms as i128 * 1_000_000) {
+        Some(moment) => moment.to_rfc3339(),
+        None => format!("{ms} ms"),
+    }
+}
+
+fn virtual_value(field: &Virtual, record: &Record, partition: i32, topic: Field, rows: &mut Rows) -> Field {
+    match field {
+        Virtual::Topic => topic,
+        Virtual::Partition => Field::int(partition as i64),
+        Virtual::Offset => Field::int(record.offset),
+        Virtual::Timestamp if record.timestamp_ms == -1 => Field::ABSENT,
+        Virtual::Timestamp => Field::int(record.timestamp_ms),
+        Virtual::Key => record.key.map_or(Field::ABSENT, |key| raw_field(key, rows)),
+        Virtual::Header(name) => header(name.as_bytes(), record.headers, rows),
+    }
+}
+
+/// The last header of that name, as Kafka's own clients look one up.
+fn header(name: &[u8], headers: Span, rows: &mut Rows) -> Field {
+    let mut at = headers.range().start;
+    let mut found = None;
+    let len_at = |at: usize| u32::from_le_bytes(rows.bytes[at..at + 4].try_into().expect("four bytes"));
+    while at < headers.range().end {
+        let name_len = len_at(at) as usize;
+        let value_len_at = at + 4 + name_len;
+        let value_len = len_at(value_len_at);
+        let value = (value_len != u32::MAX).then_some(Span { start: value_len_at as u32 + 4, len: value_len });
+        if &rows.bytes[at + 4..value_len_at] == name {
+            found = Some(value);
+        }
+        at = value_len_at + 4 + value.map_or(0, |value| value.len as usize);
+    }
+    match found {
+        None => Field::ABSENT,
+        Some(None) => Field::NULL,
+        Some(Some(value)) => raw_field(value, rows),
+    }
+}
+
+/// Raw bytes as a field: text where they are UTF-8 (with escapes where JSON needs them), else bytes.
+fn raw_field(span: Span, rows: &mut Rows) -> Field {
+    let raw = &rows.bytes[span.range()];
+    let Ok(text) = std::str::from_utf8(raw) else {
+        return Field::text(Kind::Bytes, span);
+    };
+    if !text.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+        return Field::text(Kind::Text, span);
+    }
+    let mut escaped = Vec::with_capacity(text.len() + 8);
+    escape(text, &mut escaped);
+    rows.append(Kind::Escaped, &escaped)
+}

@@ -1,0 +1,343 @@
+//! What names mean at a place of the pipeline, and which slot of a row each of them has.
+//!
+//! Owns the assignment of slots. A [`Scope`] goes along with the steps while they are compiled: it starts open
+//! (every name is a payload field), and a select closes it (only the selected names are left). [`Scope::finish`]
+//! gives the [`Layout`] that decoding and extraction work by. The same path always has the same slot.
+//!
+//! Virtual fields (`_topic`, `_headers.name`, …) win over payload fields of that name, and are there after a select
+//! too, unless the select has a field of that name. A join will add its object here as another kind of [`Entry`].
+
+use crate::codec::extract::Extractor;
+use crate::codec::rows::{Field, Kind, Rows, Slot};
+use crate::codec::scan::Scanned;
+use std::sync::{Arc, OnceLock};
+
+/// Resolves paths to slots.
+#[derive(Debug, Default)]
+pub struct Scope {
+    payload: Vec<PayloadPath>,
+    virtuals: Vec<(Virtual, Slot)>,
+    width: u16,
+    /// `None` while the scope is open.
+    closed: Option<Vec<(String, Entry)>>,
+    derived: Vec<DerivedPath>,
+    /// Filled by `finish`, one per select.
+    handles: Vec<Arc<OnceLock<Vec<Derivation>>>>,
+}
+
+/// A path into the payload: the parts are looked up one inside the other; within a part, dots may belong to a key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PayloadPath {
+    pub parts: Vec<String>,
+    pub slot: Slot,
+}
+
+/// What does not come from the payload.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Virtual {
+    Topic,
+    Partition,
+    Offset,
+    Timestamp,
+    Key,
+    /// The last header of that name.
+    Header(String),
+}
+
+/// What a selected field is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Selected {
+    /// A plain path, as seen before the select.
+    Path(String),
+    /// What an expression writes.
+    Computed(Slot),
+}
+
+/// A name that a closed scope does not have.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UnknownName {
+    pub path: String,
+    /// The names that there are.
+    pub known: Vec<String>,
+}
+
+impl std::fmt::Display for UnknownName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "`{}` is not among the selected fields: {}", self.path, self.known.join(", "))
+    }
+}
+
+/// What stands behind a name of a closed scope.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Entry {
+    /// Each part without a dot: paths below go on in the payload itself.
+    Payload(Vec<String>),
+    /// Paths below are taken out of the field's text, right after the select.
+    Slot(Slot),
+}
+
+#[derive(Clone, Debug)]
+struct DerivedPath {
+    /// Which select fills it.
+    select: usize,
+    from: Slot,
+    path: String,
+    slot: Slot,
+}
+
+impl Scope {
+    pub fn new() -> Scope {
+        Scope::default()
+    }
+
+    /// The slot of a path (or virtual field) at this place. Fails only behind a select that has no such name.
+    pub fn resolve(&mut self, path: &str) -> Result<Slot, UnknownName> {
+        match self.entry(path)? {
+            Entry::Slot(slot) => Ok(slot),
+            Entry::Payload(parts) => Ok(self.payload_slot(parts)),
+        }
+    }
+
+    /// A slot that a step writes.
+    pub fn computed(&mut self) -> Slot {
+        let slot = Slot(self.width);
+        self.width = self.width.checked_add(1).expect("a pipeline has fewer than 65536 fields");
+        slot
+    }
+
+    /// Closes the scope: from here on only these names are known (a later one of the same name wins). The handle
+    /// gives, once the scope is finished, what has to be taken out of the selected fields.
+    pub fn close(&mut self, fields: Vec<(String, Selected)>) -> Result<Derivations, UnknownName> {
+        let mut names = Vec::with_capacity(fields.len());
+        for (name, selected) in fields {
+            let entry = match selected {
+                Selected::Path(path) => self.entry(&path)?,
+                Selected::Computed(slot) => Entry::Slot(slot),
+            };
+            names.retain(|(known, _)| *known != name);
+            names.push((name, entry));
+        }
+        self.closed = Some(names);
+        let handle = Arc::new(OnceLock::new());
+        self.handles.push(Arc::clone(&handle));
+        Ok(Derivations { list: handle })
+    }
+
+    /// The selected names in their order; `None` while every payload field is a name.
+    pub fn names(&self) -> Option<Vec<&str>> {
+        let names = self.closed.as_ref()?;
+        Some(names.iter().map(|(name, _)| name.as_str()).collect())
+    }
+
+    /// No further names: how rows are laid out.
+    pub fn finish(self) -> Layout {
+        for (select, handle) in self.handles.iter().enumerate() {
+            let mut derivations: Vec<Derivation> = Vec::new();
+            let of_select = self.derived.iter().filter(|derived| derived.select == select);
+            for derived in of_select {
+                let path = PayloadPath { parts: vec![derived.path.clone()], slot: derived.slot };
+                match derivations.iter_mut().find(|derivation| derivation.from == derived.from) {
+                    Some(derivation) => derivation.paths.push(path),
+                    None => derivations.push(Derivation { from: derived.from, paths: vec![path] }),
+                }
+            }
+            handle.set(derivations).expect("a scope is finished once");
+        }
+        Layout { width: self.width as usize, paths: self.payload, virtuals: self.virtuals }
+    }
+
+    fn entry(&mut self, path: &str) -> Result<Entry, UnknownName> {
+        let Some(names) = &self.closed else {
+            return Ok(self.open_entry(path));
+        };
+        // The longest name that the path begins with, as among the keys of an object.
+        let found = prefixes(path).find_map(|(head, rest)| {
+            let (_, entry) = names.iter().find(|(name, _)| name == head)?;
+            Some((entry.clone(), rest))
+        });
+        match found {
+            Some((entry, None)) => Ok(entry),
+            Some((Entry::Payload(mut parts), Some(rest))) => {
+                parts.push(rest.to_owned());
+                Ok(self.below_payload(parts))
+            }
+            Some((Entry::Slot(from), Some(rest))) => Ok(Entry::Slot(self.derived_slot(from, rest))),
+            None => match Virtual::named(path) {
+                Some(virtual_field) => Ok(Entry::Slot(self.virtual_slot(virtual_field))),
+                None => {
+                    let known = names.iter().map(|(name, _)| name.clone()).collect();
+                    Err(UnknownName { path: path.to_owned(), known })
+                }
+            },
+        }
+    }
+
+    fn open_entry(&mut self, path: &str) -> Entry {
+        match Virtual::named(path) {
+            Some(virtual_field) => Entry::Slot(self.virtual_slot(virtual_field)),
+            None => self.below_payload(vec![path.to_owned()]),
+        }
+    }
+
+    /// Where the last part has a dot it may mean several places, so that a path below it needs the field itself.
+    fn below_payload(&mut self, parts: Vec<String>) -> Entry {
+        match parts.last().is_some_and(|part| part.contains('.')) {
+            true => Entry::Slot(self.payload_slot(parts)),
+            false => Entry::Payload(parts),
+        }
+    }
+
+    fn payload_slot(&mut self, parts: Vec<String>) -> Slot {
+        if let Some(known) = self.payload.iter().find(|path| path.parts == parts) {
+            return known.slot;
+        }
+        let slot = self.computed();
+        self.payload.push(PayloadPath { parts, slot });
+        slot
+    }
+
+    fn virtual_slot(&mut self, virtual_field: Virtual) -> Slot {
+        if let Some((_, slot)) = self.virtuals.iter().find(|(known, _)| *known == virtual_field) {
+            return *slot;
+        }
+        let slot = self.computed();
+        self.virtuals.push((virtual_field, slot));
+        slot
+    }
+
+    fn derived_slot(&mut self, from: Slot, path: &str) -> Slot {
+        let select = self.handles.len() - 1;
+        let known = |derived: &&DerivedPath| derived.select == select && derived.from == from && derived.path == path;
+        if let Some(derived) = self.derived.iter().find(known) {
+            return derived.slot;
+        }
+        let slot = self.computed();
+        self.derived.push(DerivedPath { select, from, path: path.to_owned(), slot });
+        slot
+    }
+}
+
+impl Virtual {
+    /// The virtual field of that name.
+    pub fn named(path: &str) -> Option<Virtual> {
+        match path {
+            "_topic" => Some(Virtual::Topic),
+            "_partition" => Some(Virtual::Partition),
+            "_offset" => Some(Virtual::Offset),
+            "_timestamp" => Some(Virtual::Timestamp),
+            "_key" => Some(Virtual::Key),
+            _ => path.strip_prefix("_headers.").map(|name| Virtual::Header(name.to_owned())),
+        }
+    }
+}
+
+/// How a path begins: first the whole, then ever shorter heads with what is left behind the dot.
+pub(super) fn prefixes(path: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
+    let shorter = path.rmatch_indices('.').map(|(dot, _)| (&path[..dot], Some(&path[dot + 1..])));
+    std::iter::once((path, None)).chain(shorter)
+}
+
+/// Which slots a row has and what fills them.
+#[derive(Clone, Debug, Default)]
+pub struct Layout {
+    /// Fields per row.
+    pub width: usize,
+    pub paths: Vec<PayloadPath>,
+    pub virtuals: Vec<(Virtual, Slot)>,
+}
+
+/// What has to be taken out of the text of selected fields. Known once the scope is finished.
+#[derive(Clone, Debug)]
+pub struct Derivations {
+    list: Arc<OnceLock<Vec<Derivation>>>,
+}
+
+#[derive(Clone, Debug)]
+struct Derivation {
+    from: Slot,
+    paths: Vec<PayloadPath>,
+}
+
+impl Derivations {
+    /// Ready to run. To be called after `Scope::finish`.
+    pub fn extractors(&self) -> Derive {
+        let list = self.list.get().expect("the scope is finished before a row is processed");
+        Derive { list: list.iter().map(|one| (one.from, Extractor::new(&one.paths))).collect() }
+    }
+}
+
+/// Fills the slots that lie below selected fields.
+#[derive(Clone, Debug)]
+pub struct Derive {
+    list: Vec<(Slot, Extractor)>,
+}
+
+impl Derive {
+    /// Takes the paths out of the objects of one row. Fails where a used field is given twice in them.
+    pub fn run(&mut self, rows: &mut Rows, row: u32) -> Scanned<()> {
+        for (from, extractor) in &mut self.list {
+            let field = rows.field(row, *from);
+            let start = row as usize * rows.width;
+            let fields = &mut rows.fields[start..start + rows.width];
+            extractor.clear(fields);
+            if field.kind == Kind::Object {
+                extractor.extract(&rows.bytes, field.span(), fields)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sets a field that is absent to null: what a select leaves behind.
+#[inline]
+pub fn absent_to_null(rows: &mut Rows, row: u32, slot: Slot) {
+    if rows.field(row, slot).kind == Kind::Absent {
+        rows.set(row, slot, Field::NULL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_path_has_the_same_slot() {
+        let mut scope = Scope::new();
+        let a = scope.resolve("a.b").unwrap();
+        assert_eq!(scope.resolve("a.b").unwrap(), a);
+        assert_ne!(scope.resolve("a").unwrap(), a);
+        assert_eq!(scope.resolve("_offset").unwrap(), scope.resolve("_offset").unwrap());
+        assert_eq!(scope.finish().width, 3);
+    }
+
+    #[test]
+    fn behind_a_select_only_its_names_and_the_virtual_fields_are_known() {
+        let mut scope = Scope::new();
+        let country = scope.resolve("user.country").unwrap();
+        let computed = scope.computed();
+        scope
+            .close(vec![
+                ("u".into(), Selected::Path("user".into())),
+                ("sum".into(), Selected::Computed(computed)),
+                ("_key".into(), Selected::Path("id".into())),
+            ])
+            .unwrap();
+        assert_ne!(scope.resolve("u.country").unwrap(), country, "a literal dotted key of the payload is not in u");
+        assert_eq!(scope.resolve("sum").unwrap(), computed);
+        assert!(scope.resolve("user").is_err());
+        assert!(scope.resolve("_topic").is_ok());
+        let key = scope.resolve("_key").unwrap();
+        assert_eq!(scope.names(), Some(vec!["u", "sum", "_key"]));
+        let layout = scope.finish();
+        assert!(layout.paths.iter().any(|path| path.parts == ["id"] && path.slot == key));
+        assert!(layout.paths.iter().any(|path| path.parts == ["user", "country"]));
+    }
+
+    #[test]
+    fn an_unknown_name_tells_the_known_ones() {
+        let mut scope = Scope::new();
+        scope.close(vec![("a".into(), Selected::Path("x".into()))]).unwrap();
+        let error = scope.resolve("b").unwrap_err();
+        assert_eq!(error.to_string(), "`b` is not among the selected fields: a");
+    }
+}
