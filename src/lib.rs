@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod codec;
 pub mod config;
+pub mod demo;
 pub mod error;
 pub mod sink;
 pub mod source;
