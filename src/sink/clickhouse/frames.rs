@@ -68,6 +68,21 @@ impl FrameWriter {
     }
 }
 
+/// Whether a body is made of frames: its first one has the right checksum.
+pub fn is_framed(body: &[u8]) -> bool {
+    let Some((checksum, rest)) = body.split_at_checked(CHECKSUM_BYTES) else { return false };
+    let Some(size) = rest.get(1..5).map(|size| u32::from_le_bytes(size.try_into().expect("four bytes"))) else {
+        return false;
+    };
+    let frame = rest.get(..size as usize);
+    matches!(rest[0], METHOD_LZ4 | METHOD_ZSTD) && frame.is_some_and(|frame| checksum == checksum_of(frame))
+}
+
+/// The checksum of a frame, which stands before it: the higher half first.
+fn checksum_of(frame: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    cityhash_rs::cityhash_102_128(frame).rotate_right(64).to_le_bytes()
+}
+
 fn append_frame(compression: BlockCompression, raw: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
     let bound = match compression {
@@ -87,10 +102,8 @@ fn append_frame(compression: BlockCompression, raw: &[u8], out: &mut Vec<u8>) {
     frame[16] = if compression == BlockCompression::Zstd { METHOD_ZSTD } else { METHOD_LZ4 };
     frame[17..21].copy_from_slice(&((HEADER_BYTES + data_len) as u32).to_le_bytes());
     frame[21..25].copy_from_slice(&(raw.len() as u32).to_le_bytes());
-    let checksum = cityhash_rs::cityhash_102_128(&frame[CHECKSUM_BYTES..]);
-    // The higher half comes first.
-    frame[..8].copy_from_slice(&((checksum >> 64) as u64).to_le_bytes());
-    frame[8..16].copy_from_slice(&(checksum as u64).to_le_bytes());
+    let checksum = checksum_of(&frame[CHECKSUM_BYTES..]);
+    frame[..CHECKSUM_BYTES].copy_from_slice(&checksum);
 }
 
 #[cfg(test)]
@@ -128,6 +141,7 @@ mod tests {
             assert_eq!(whole, frames(compression, &raw, 977));
             assert_eq!(whole, frames(compression, &raw, 1 << 20));
             assert_eq!(whole.1, xxhash_rust::xxh3::xxh3_128(&raw).to_le_bytes());
+            assert_eq!(is_framed(&whole.0), compression != BlockCompression::None);
             match compression {
                 BlockCompression::None => assert_eq!(whole.0, raw),
                 _ => assert_eq!(raw_of(&whole.0), raw),

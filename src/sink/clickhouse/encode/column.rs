@@ -13,6 +13,8 @@ use super::instant::TimeRule;
 use super::json::{Elements, Pairs, Value};
 use super::leaf::{Leaf, Names};
 use super::object::JsonRule;
+use crate::codec::time::Zone;
+use crate::config::plan::ColumnUnit;
 use crate::sink::clickhouse::types::{Element, Type};
 
 /// The values collected for one column, or for the inside of a container.
@@ -221,7 +223,7 @@ fn noted(sizes: &mut dyn Iterator<Item = usize>) -> usize {
 /// How values of a column are read, beyond its type.
 #[derive(Clone, Debug)]
 pub struct ColumnRule {
-    pub unit: Option<crate::config::plan::ColumnUnit>,
+    pub unit: Option<ColumnUnit>,
     /// For text without an offset: wins over the column's own zone.
     pub zone: Option<String>,
     /// The server's zone, for columns without one.
@@ -229,14 +231,9 @@ pub struct ColumnRule {
 }
 
 impl ColumnRule {
-    fn time(&self, column_zone: &Option<String>, default_unit: Option<crate::config::plan::ColumnUnit>) -> Result<TimeRule, String> {
+    fn time(&self, column_zone: &Option<String>, default_unit: Option<ColumnUnit>) -> Result<TimeRule, String> {
         let name = self.zone.as_ref().or(column_zone.as_ref()).unwrap_or(&self.server_zone);
-        let utc = ["UTC", "Etc/UTC", "GMT", "Z", "Etc/GMT", "Zulu", "UCT"].contains(&name.as_str());
-        let zone = match utc {
-            true => None,
-            false => Some(jiff::tz::TimeZone::get(name).map_err(|_| format!("time zone `{name}` is not known"))?),
-        };
-        Ok(TimeRule { unit: self.unit.or(default_unit), zone })
+        Ok(TimeRule { unit: self.unit.or(default_unit), zone: Zone::named(name)? })
     }
 }
 
@@ -253,7 +250,6 @@ impl Shape {
 }
 
 fn leaf(of: &Type, rule: &ColumnRule) -> Result<Leaf, String> {
-    use crate::config::plan::ColumnUnit;
     Ok(match of {
         Type::Int { bits, signed } => int_leaf(*bits, *signed),
         Type::Float { bits: 32 } => Leaf::F32,
@@ -440,15 +436,7 @@ pub(super) fn find<'a>(object: &'a [u8], wanted: &[u8]) -> Result<Value<'a>, Mis
     let mut pairs = Pairs::of(object);
     let mut found = None;
     while let Some((name, value)) = pairs.next()? {
-        let same = match name {
-            Value::Text(text) => text == wanted,
-            Value::Escaped(text) => {
-                let mut plain = Vec::with_capacity(text.len());
-                super::json::unescape(text, &mut plain)?;
-                plain == wanted
-            }
-            _ => false,
-        };
+        let same = name.meant().is_some_and(|name| *name == *wanted);
         if same && found.replace(value).is_some() {
             return Err(Misfit::GivenTwice);
         }

@@ -4,6 +4,8 @@
 
 use super::Misfit;
 use crate::codec::rows::{Field, Kind, Rows};
+use crate::codec::scan::unescape;
+use std::borrow::Cow;
 
 /// One JSON value: a piece of text that knows what it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,6 +21,8 @@ pub enum Value<'a> {
     Text(&'a [u8]),
     /// The text between the quotes, with escapes.
     Escaped(&'a [u8]),
+    /// Bytes that are no text (a record's key or header).
+    Bytes(&'a [u8]),
     /// Brackets included.
     Array(&'a [u8]),
     /// Braces included.
@@ -38,6 +42,7 @@ impl<'a> Value<'a> {
             Kind::Int => Value::Int(field.as_int()),
             Kind::Text => Value::Text(rows.text(field)),
             Kind::Escaped => Value::Escaped(rows.text(field)),
+            Kind::Bytes => Value::Bytes(rows.text(field)),
             Kind::Array => Value::Array(rows.text(field)),
             Kind::Object => Value::Object(rows.text(field)),
         }
@@ -49,6 +54,19 @@ impl<'a> Value<'a> {
         let value = cursor.value()?;
         cursor.skip_blanks();
         if cursor.at == text.len() { Ok(value) } else { Err(Misfit::Broken) }
+    }
+
+    /// The text that a `Text` or `Escaped` means; `None` for other kinds.
+    pub fn meant(self) -> Option<Cow<'a, [u8]>> {
+        match self {
+            Value::Text(text) => Some(Cow::Borrowed(text)),
+            Value::Escaped(text) => {
+                let mut plain = Vec::with_capacity(text.len());
+                unescape(text, &mut plain);
+                Some(Cow::Owned(plain))
+            }
+            _ => None,
+        }
     }
 
     pub fn is_null(self) -> bool {
@@ -63,6 +81,7 @@ impl<'a> Value<'a> {
             Value::Bool(value) => value.to_string(),
             Value::Int(value) => value.to_string(),
             Value::Text(text) | Value::Escaped(text) => format!("\"{}\"", shortened(text)),
+            Value::Bytes(bytes) => format!("{} bytes that are no text", bytes.len()),
             Value::Number(text) | Value::Array(text) | Value::Object(text) => shortened(text),
         }
     }
@@ -77,55 +96,6 @@ fn shortened(text: &[u8]) -> String {
         Some((at, _)) => format!("{}…", &text[..at]),
         None => text.into_owned(),
     }
-}
-
-/// Undoes the escapes of a JSON text, appending to `out`.
-pub fn unescape(text: &[u8], out: &mut Vec<u8>) -> Result<(), Misfit> {
-    let mut rest = text;
-    while let Some(at) = memchr::memchr(b'\\', rest) {
-        out.extend_from_slice(&rest[..at]);
-        let escape = *rest.get(at + 1).ok_or(Misfit::Broken)?;
-        rest = &rest[at + 2..];
-        match escape {
-            b'"' | b'\\' | b'/' => out.push(escape),
-            b'b' => out.push(8),
-            b'f' => out.push(12),
-            b'n' => out.push(b'\n'),
-            b'r' => out.push(b'\r'),
-            b't' => out.push(b'\t'),
-            b'u' => rest = unescape_unicode(rest, out)?,
-            _ => return Err(Misfit::Broken),
-        }
-    }
-    out.extend_from_slice(rest);
-    Ok(())
-}
-
-/// Undoes `\uXXXX` (the four digits, and a low surrogate's escape where one must follow).
-fn unescape_unicode<'a>(rest: &'a [u8], out: &mut Vec<u8>) -> Result<&'a [u8], Misfit> {
-    let (high, rest) = (hex4(rest)?, &rest[4..]);
-    let (code, rest) = match high {
-        0xD800..0xDC00 => {
-            let low = rest.strip_prefix(b"\\u").ok_or(Misfit::Broken)?;
-            let low_code = hex4(low)?;
-            if !(0xDC00..0xE000).contains(&low_code) {
-                return Err(Misfit::Broken);
-            }
-            (0x10000 + ((high - 0xD800) << 10) + (low_code - 0xDC00), &low[4..])
-        }
-        _ => (high, rest),
-    };
-    let c = char::from_u32(code).ok_or(Misfit::Broken)?;
-    out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-    Ok(rest)
-}
-
-fn hex4(text: &[u8]) -> Result<u32, Misfit> {
-    let digits = text.get(..4).ok_or(Misfit::Broken)?;
-    digits.iter().try_fold(0, |code, &digit| {
-        let value = (digit as char).to_digit(16).ok_or(Misfit::Broken)?;
-        Ok(code << 4 | value)
-    })
 }
 
 /// The elements of an array's text, brackets included.
@@ -326,13 +296,5 @@ mod tests {
             };
             assert!(broken, "{text}");
         }
-    }
-
-    #[test]
-    fn escapes_are_undone() {
-        let mut out = Vec::new();
-        unescape(br#"a\n\"\\\/\u00e4\ud83d\ude00"#, &mut out).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "a\n\"\\/ä😀");
-        assert_eq!(unescape(br"\ud83d", &mut Vec::new()), Err(Misfit::Broken));
     }
 }

@@ -5,7 +5,7 @@
 
 use super::Misfit;
 use super::instant::{self, TimeRule};
-use super::json::{self, Value};
+use super::json::Value;
 use super::number;
 use super::object::JsonRule;
 use crate::codec::number as exact;
@@ -330,7 +330,11 @@ pub(super) fn put_bool(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), Misfit
 #[inline(always)]
 pub(super) fn put_string(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), Misfit> {
     match value {
-        Value::Text(text) | Value::Number(text) | Value::Array(text) | Value::Object(text) => put_text(text, out),
+        Value::Text(text)
+        | Value::Number(text)
+        | Value::Array(text)
+        | Value::Object(text)
+        | Value::Bytes(text) => put_text(text, out),
         Value::Escaped(text) => return unescaped(text, out, put_string),
         Value::Bool(true) => put_text(b"true", out),
         Value::Bool(false) => put_text(b"false", out),
@@ -359,12 +363,12 @@ pub fn put_len(mut len: usize, out: &mut Vec<u8>) {
 
 pub(super) fn put_fixed(value: Value<'_>, len: usize, out: &mut Vec<u8>) -> Result<(), Misfit> {
     match value {
-        Value::Text(text) if text.len() <= len => {
+        Value::Text(text) | Value::Bytes(text) if text.len() <= len => {
             out.extend_from_slice(text);
             out.resize(out.len() + len - text.len(), 0);
             Ok(())
         }
-        Value::Text(_) => Err(Misfit::TooLong),
+        Value::Text(_) | Value::Bytes(_) => Err(Misfit::TooLong),
         Value::Escaped(text) => unescaped(text, out, |value, out| put_fixed(value, len, out)),
         _ => Err(Misfit::Kind),
     }
@@ -422,11 +426,7 @@ pub(super) fn put_time<const WIDTH: usize>(
     read: impl Fn(Value<'_>) -> Result<[u8; WIDTH], Misfit>,
 ) -> Result<(), Misfit> {
     let bytes = match value {
-        Value::Escaped(text) => {
-            let mut plain = Vec::with_capacity(text.len());
-            json::unescape(text, &mut plain)?;
-            read(Value::Text(&plain))?
-        }
+        Value::Escaped(_) => read(Value::Text(&value.meant().expect("escaped text is text")))?,
         other => read(other)?,
     };
     out.extend_from_slice(&bytes);
@@ -467,16 +467,8 @@ pub(super) fn put_ipv6(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), Misfit
 }
 
 fn address<T: std::str::FromStr>(value: Value<'_>) -> Result<T, Misfit> {
-    let mut plain = Vec::new();
-    let text = match value {
-        Value::Text(text) => text,
-        Value::Escaped(text) => {
-            json::unescape(text, &mut plain)?;
-            &plain
-        }
-        _ => return Err(Misfit::Kind),
-    };
-    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(Misfit::Kind)
+    let text = value.meant().ok_or(Misfit::Kind)?;
+    std::str::from_utf8(&text).ok().and_then(|text| text.parse().ok()).ok_or(Misfit::Kind)
 }
 
 pub(super) fn put_json(value: Value<'_>, rule: &JsonRule, out: &mut Vec<u8>) -> Result<(), Misfit> {
@@ -495,7 +487,6 @@ fn unescaped(
     out: &mut Vec<u8>,
     put: impl Fn(Value<'_>, &mut Vec<u8>) -> Result<(), Misfit>,
 ) -> Result<(), Misfit> {
-    let mut plain = Vec::with_capacity(text.len());
-    json::unescape(text, &mut plain)?;
+    let plain = Value::Escaped(text).meant().expect("escaped text is text");
     put(Value::Text(&plain), out)
 }

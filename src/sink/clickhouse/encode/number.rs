@@ -61,12 +61,12 @@ mod tests {
 
     #[test]
     fn the_fast_way_agrees_with_the_exact_one() {
-        for text in ["0", "7", "-7", "12.34", "-0.5", "999999999999999999", "0.000000000000000001", "1.10"] {
+        for text in ["0", "7", "-7", "12.34", "-0.5", "999999999999999999", "0.00000000000000001", "1.10"] {
             let (value, fraction) = small(text.as_bytes()).expect(text);
             let exact = Decimal::parse(text.as_bytes()).and_then(|exact| exact.decimal_i128(38, fraction).ok());
             assert_eq!(exact, Some(i128::from(value)), "{text}");
         }
-        for text in ["1234567890123456789", "1e3", "007", "+5", " 5 ", "", "-", "1.", ".5", "5 ", "1.2.3", "-.5"] {
+        for text in ["1234567890123456789", "0.000000000000000001", "1e3", "007", "+5", " 5 ", "", "-", "1.", ".5", "5 ", "1.2.3", "-.5"] {
             assert_eq!(small(text.as_bytes()), None, "{text}");
         }
     }

@@ -4,7 +4,7 @@
 //! range of a double. One such row would hold up its whole block for ever.
 
 use super::Misfit;
-use super::json::{self, Elements, Pairs, Value};
+use super::json::{Elements, Pairs, Value};
 use super::leaf::Leaf;
 use std::collections::HashSet;
 
@@ -82,15 +82,7 @@ fn in_array(value: Value<'_>) -> Result<(), Misfit> {
 }
 
 fn plain(name: Value<'_>) -> Result<String, Misfit> {
-    let bytes = match name {
-        Value::Text(text) => text.to_vec(),
-        Value::Escaped(text) => {
-            let mut plain = Vec::with_capacity(text.len());
-            json::unescape(text, &mut plain)?;
-            plain
-        }
-        _ => return Err(Misfit::Broken),
-    };
+    let bytes = name.meant().ok_or(Misfit::Broken)?.into_owned();
     String::from_utf8(bytes).map_err(|_| Misfit::Broken)
 }
 
