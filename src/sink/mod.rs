@@ -4,6 +4,8 @@
 //! threads and sends a block under its token.
 
 pub mod clickhouse;
+pub mod dead_letter;
+pub mod memory;
 
 use crate::codec::rows::{BadRow, Rows};
 use crate::error::Result;

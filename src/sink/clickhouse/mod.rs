@@ -4,6 +4,7 @@
 //! blocks, `insert` sends one under its token, `errors` says what an answer means, `create` makes tables.
 
 pub mod client;
+pub mod create;
 pub mod encode;
 pub mod errors;
 pub mod frames;
