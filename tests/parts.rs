@@ -1,0 +1,10 @@
+//! The parts that the other tests stand on do what those tests take for granted.
+
+mod support;
+
+mod parts {
+    mod clickhouse;
+    mod kafka;
+    mod proxy;
+    mod redis;
+}

@@ -1,0 +1,11 @@
+//! A real Apache Kafka broker, and what tests do to it.
+
+mod broker;
+mod certificates;
+mod records;
+mod tools;
+mod topics;
+
+pub use broker::{Kafka, PASSWORD, USER};
+pub use certificates::Certificates;
+pub use records::{Outcome, Produced, TestRecord};
