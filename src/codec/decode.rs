@@ -253,3 +253,6 @@ fn raw_field(span: Span, rows: &mut Rows) -> Field {
     escape(text, &mut escaped);
     rows.append(Kind::Escaped, &escaped)
 }
+
+#[cfg(test)]
+mod tests;

@@ -477,3 +477,6 @@ impl Fault {
         format!("the payload is broken at byte {}: {}", self.at, self.what)
     }
 }
+
+#[cfg(test)]
+mod tests;

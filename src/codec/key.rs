@@ -283,3 +283,126 @@ fn shown(value: Raw<'_>) -> String {
         _ => excerpt(value.text),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::extract::Extractor;
+    use crate::codec::scope::Scope;
+    use crate::types::Span;
+    use proptest::prelude::*;
+
+    fn key(paths: &[(&str, Option<Cast>)], payload: &str) -> Result<Key, BadRow> {
+        let mut scope = Scope::new();
+        let part = |&(path, cast): &(&str, Option<Cast>)| KeyPart {
+            slot: scope.resolve(path).unwrap(),
+            cast,
+            path: path.to_owned(),
+        };
+        let hasher = KeyHasher::new([7; 16], paths.iter().map(part).collect());
+        let layout = scope.finish();
+        let mut rows = Rows::default();
+        rows.clear(layout.width);
+        rows.bytes.extend_from_slice(payload.as_bytes());
+        rows.fields.resize(layout.width, Field::ABSENT);
+        let span = Span { start: 0, len: payload.len() as u32 };
+        Extractor::new(&layout.paths).extract(&rows.bytes, span, &mut rows.fields).unwrap();
+        hasher.hash(&rows, 0)
+    }
+
+    fn plain(value: &str) -> Key {
+        key(&[("k", None)], &format!(r#"{{"k":{value}}}"#)).unwrap()
+    }
+
+    fn cast(cast: Cast, value: &str) -> Result<Key, BadRow> {
+        key(&[("k", Some(cast))], &format!(r#"{{"k":{value}}}"#))
+    }
+
+    #[test]
+    fn equal_values_have_equal_keys() {
+        for class in [
+            vec!["1", "1.0", "1e0", "10e-1"],
+            vec!["0", "-0", "0.0", "-0e5"],
+            vec!["\"ab\"", r#""\u0061b""#],
+            vec![r#"{"a":1,"b":[2]}"#, r#"{ "b" : [2.0], "\u0061":1e0 }"#],
+            vec!["[1,\"x\"]", "[ 1.0 , \"\\u0078\" ]"],
+        ] {
+            for value in &class {
+                assert_eq!(plain(value), plain(class[0]), "{value}");
+            }
+        }
+    }
+
+    #[test]
+    fn different_values_have_different_keys() {
+        let values = [
+            "1", "\"1\"", "true", "\"true\"", "false", "\"\"", "[]", "{}", "[null]", "[[]]", "[1,2]", "[12]", "\"[]\"",
+            r#"{"a":1}"#, r#"{"a":null}"#, r#"{"a":"1"}"#, "9007199254740993", "9007199254740992", "0.1", "-1", "0",
+            "[\"a\",\"b\"]", "[\"ab\"]", "1e999999999", "1e999999998",
+        ];
+        let keys: std::collections::HashSet<Key> = values.iter().map(|value| plain(value)).collect();
+        assert_eq!(keys.len(), values.len());
+        let long = format!("\"{}\"", "x".repeat(200));
+        assert_ne!(plain(&long), plain("\"x\""));
+    }
+
+    #[test]
+    fn a_single_null_or_a_composite_of_nulls_is_missing_and_an_empty_text_is_a_key() {
+        assert_eq!(plain("null"), Key::Missing);
+        assert_eq!(key(&[("k", None)], "{}"), Ok(Key::Missing));
+        assert_eq!(key(&[("a", None), ("b", None)], r#"{"a":null}"#), Ok(Key::Missing));
+        assert!(matches!(plain("\"\""), Key::Hash(_)));
+        let both = [("a", None), ("b", None)];
+        assert_eq!(key(&both, r#"{"a":1}"#), key(&both, r#"{"a":1,"b":null}"#));
+        assert_ne!(key(&both, r#"{"a":1}"#), key(&both, r#"{"b":1}"#));
+        assert_ne!(key(&both, r#"{"a":"x","b":"y"}"#), key(&both, r#"{"a":"xy","b":""}"#));
+    }
+
+    #[test]
+    fn a_cast_compares_by_its_type_and_refuses_what_does_not_fit() {
+        let decimal = Cast::Decimal { precision: 10, scale: 2 };
+        assert_eq!(cast(decimal, "1.50"), cast(decimal, "\"1.5\""));
+        for value in ["1.005", "\"abc\"", "123456789", "true", "[1]", "\" 1\""] {
+            let bad = cast(decimal, value).unwrap_err();
+            assert_eq!(bad.reason, "key_does_not_fit", "{value}");
+        }
+        assert_eq!(
+            cast(decimal, "1.005").unwrap_err().message,
+            "the key `k` is compared as decimal(10,2), the record has 1.005"
+        );
+        assert_eq!(cast(decimal, "null"), Ok(Key::Missing));
+        assert_eq!(cast(Cast::Int, "1.0"), cast(Cast::Int, "\"1\""));
+        assert!(cast(Cast::Int, "1.5").is_err());
+        assert_eq!(cast(Cast::Text, "1"), cast(Cast::Text, "\"1\""));
+        assert_ne!(cast(Cast::Text, "1"), cast(Cast::Text, "1.0"));
+        assert_eq!(cast(Cast::Bool, "1"), cast(Cast::Bool, "\"true\""));
+        assert!(cast(Cast::Bool, "2").is_err());
+    }
+
+    #[test]
+    fn an_exponent_beyond_reading_is_no_key() {
+        let bad = key(&[("k", None)], r#"{"k":1e1000000000000000000000}"#).unwrap_err();
+        assert_eq!(bad.reason, "key_does_not_fit");
+    }
+
+    #[test]
+    fn a_virtual_number_equals_the_same_number_of_the_payload() {
+        let mut rows = Rows::default();
+        rows.clear(1);
+        rows.fields.push(Field::int(-42));
+        let part = KeyPart { slot: Slot(0), cast: None, path: "_offset".into() };
+        let hashed = KeyHasher::new([7; 16], vec![part]).hash(&rows, 0).unwrap();
+        assert_eq!(hashed, plain("-42"));
+    }
+
+    proptest! {
+        #[test]
+        fn texts_have_one_key_however_they_are_escaped(left in "[a-c\\PC]{0,6}", right in "[a-c\\PC]{0,6}") {
+            let escaped: String = left.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect();
+            let left_key = plain(&serde_json::to_string(&left).unwrap());
+            prop_assert_eq!(left_key, plain(&format!("\"{escaped}\"")));
+            let right_key = plain(&serde_json::to_string(&right).unwrap());
+            prop_assert_eq!(left_key == right_key, left == right);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The select: from here on a row has the selected fields and no others.
+//!
+//! Promises: plain paths are not copied, exact numbers keep their text; an absent field becomes null. A row for
+//! which an expression fails becomes a dead letter with the expression and the place.
+
+use crate::codec::expr::{Expr, ExprError};
+use crate::codec::rows::{BadRow, Rows, Slot};
+use crate::codec::scope::{Derivations, Derive, Scope, Selected, absent_to_null};
+
+/// A compiled select.
+#[derive(Clone, Debug)]
+pub struct Select {
+    /// Slots of plain paths.
+    plain: Vec<Slot>,
+    computed: Vec<(Slot, Expr)>,
+    derivations: Derivations,
+    derive: Option<Derive>,
+    scratch: Vec<u8>,
+}
+
+/// Which field's expression is wrong, and how.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SelectError {
+    /// The index of the field in the list.
+    pub field: usize,
+    pub error: ExprError,
+}
+
+impl Select {
+    /// Reads the fields (name and expression) at this place of the pipeline and closes the scope to their names.
+    pub fn compile<'t>(
+        fields: impl IntoIterator<Item = (&'t str, &'t str)>,
+        scope: &mut Scope,
+    ) -> Result<Select, SelectError> {
+        let mut plain = Vec::new();
+        let mut computed = Vec::new();
+        let mut selected = Vec::new();
+        for (field, (name, text)) in fields.into_iter().enumerate() {
+            let expr = Expr::compile(text, scope).map_err(|error| SelectError { field, error })?;
+            match expr.path() {
+                Some(path) => {
+                    plain.push(scope.resolve(path).expect("the expression has just resolved it"));
+                    selected.push((name.to_owned(), Selected::Path(path.to_owned())));
+                }
+                None => {
+                    let slot = scope.computed();
+                    selected.push((name.to_owned(), Selected::Computed(slot)));
+                    computed.push((slot, expr));
+                }
+            }
+        }
+        let derivations = scope.close(selected).expect("every selected path was resolved");
+        Ok(Select { plain, computed, derivations, derive: None, scratch: Vec::new() })
+    }
+
+    /// Writes the fields of every row in `alive`. Rows that fail are named in `bad` and are out. Filters nothing,
+    /// so the answer is 0; it is there because all steps have one shape.
+    pub fn apply(&mut self, rows: &mut Rows, alive: &mut Vec<u32>, bad: &mut Vec<BadRow>) -> u64 {
+        let derive = self.derive.get_or_insert_with(|| self.derivations.extractors());
+        alive.retain(|&row| {
+            let written = write_row(&self.plain, &self.computed, derive, &mut self.scratch, rows, row);
+            if let Err((reason, message)) = written {
+                bad.push(BadRow { row, reason, message });
+                return false;
+            }
+            true
+        });
+        0
+    }
+}
+
+fn write_row(
+    plain: &[Slot],
+    computed: &[(Slot, Expr)],
+    derive: &mut Derive,
+    scratch: &mut Vec<u8>,
+    rows: &mut Rows,
+    row: u32,
+) -> Result<(), (&'static str, String)> {
+    for (slot, expr) in computed {
+        let field = expr.field(rows, row, scratch).map_err(|fail| ("expression_failed", expr.sentence(&fail)))?;
+        rows.set(row, *slot, field);
+    }
+    for slot in plain {
+        absent_to_null(rows, row, *slot);
+    }
+    derive.run(rows, row).map_err(|fault| (fault.reason, format!("in a selected field: {}", fault.what)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::decode::{Decoded, Decoder, TimeSpec};
+    use crate::codec::record::RecordBatch;
+    use crate::codec::rows::Kind;
+    use crate::step::filter::Filter;
+
+    fn decode(scope: Scope, payloads: &[&str]) -> (Rows, Vec<u32>) {
+        let mut batch = RecordBatch::default();
+        for (offset, payload) in payloads.iter().enumerate() {
+            batch.push(offset as i64, 5, None, Some(payload.as_bytes()), []);
+        }
+        let time = TimeSpec { field: None, max_future_ms: 0 };
+        let mut decoder = Decoder::new(scope.finish(), time, false, 1 << 20, "t".into(), 0, 0);
+        let (mut rows, mut out) = (Rows::default(), Decoded::default());
+        decoder.decode(&mut batch, 5, &mut rows, &mut out);
+        assert!(out.broken.is_empty());
+        let alive = (0..rows.len() as u32).collect();
+        (rows, alive)
+    }
+
+    fn text(rows: &Rows, row: u32, slot: Slot) -> String {
+        let field = rows.field(row, slot);
+        match field.kind {
+            Kind::Absent => "absent".into(),
+            Kind::Null => "null".into(),
+            Kind::True => "true".into(),
+            Kind::False => "false".into(),
+            _ => String::from_utf8(rows.text(field).to_vec()).unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_filter_keeps_what_is_true_and_names_what_fails() {
+        let mut scope = Scope::new();
+        let mut filter = Filter::compile("x > 1", &mut scope).unwrap();
+        let (mut rows, mut alive) = decode(scope, &[r#"{"x":2}"#, r#"{"x":1}"#, r#"{"x":"2"}"#, "{}", r#"{"x":3.5}"#]);
+        let mut bad = Vec::new();
+        assert_eq!(filter.apply(&mut rows, &mut alive, &mut bad), 1);
+        assert_eq!(alive, [0, 4]);
+        assert_eq!(bad.iter().map(|bad| (bad.row, bad.reason)).collect::<Vec<_>>(), [
+            (2, "expression_failed"),
+            (3, "expression_failed"),
+        ]);
+        assert_eq!(bad[1].message, "the expression `x > 1` failed: null and a number have no order");
+    }
+
+    #[test]
+    fn a_filter_that_gives_no_boolean_makes_a_dead_letter() {
+        let mut scope = Scope::new();
+        let mut filter = Filter::compile("x", &mut scope).unwrap();
+        let (mut rows, mut alive) = decode(scope, &[r#"{"x":true}"#, r#"{"x":false}"#, r#"{"x":1}"#, "{}"]);
+        let mut bad = Vec::new();
+        assert_eq!(filter.apply(&mut rows, &mut alive, &mut bad), 1);
+        assert_eq!((alive, bad.len()), (vec![0], 2));
+    }
+
+    #[test]
+    fn a_select_keeps_exact_texts_writes_null_for_absent_and_computes_the_rest() {
+        let mut scope = Scope::new();
+        let fields = [("id", "id"), ("gone", "gone"), ("sum", "a + 0.5"), ("note", "'\"' + s"), ("none", "null")];
+        let mut select = Select::compile(fields, &mut scope).unwrap();
+        let slots: Vec<Slot> = fields.iter().map(|(name, _)| scope.resolve(name).unwrap()).collect();
+        let payload = r#"{"id":123456789012345678901234567890.10,"a":1,"s":"x"}"#;
+        let (mut rows, mut alive) = decode(scope, &[payload, r#"{"a":"1"}"#]);
+        let mut bad = Vec::new();
+        select.apply(&mut rows, &mut alive, &mut bad);
+        let texts: Vec<String> = slots.iter().map(|slot| text(&rows, 0, *slot)).collect();
+        assert_eq!(texts, ["123456789012345678901234567890.10", "null", "1.5", "\\\"x", "null"]);
+        assert_eq!(rows.field(0, slots[3]).kind, Kind::Escaped);
+        assert_eq!((alive, bad[0].row), (vec![0], 1));
+    }
+
+    #[test]
+    fn paths_go_on_below_selected_fields() {
+        let mut scope = Scope::new();
+        let fields = [("u", "user"), ("d", "a.b"), ("o", "{'x': {'y': n}}"), ("l", "l.map(e, e + 1)")];
+        let mut first = Select::compile(fields, &mut scope).unwrap();
+        let mut second = Select::compile([("p", "o.x"), ("q", "u"), ("r", "d.c")], &mut scope).unwrap();
+        let [y, country, r] = ["p.y", "q.country", "r"].map(|path| scope.resolve(path).unwrap());
+        let payload = r#"{"user":{"country":"DE"},"user.country":"no","a.b":{"c":1},"n":7,"l":[1]}"#;
+        let (mut rows, mut alive) = decode(scope, &[payload]);
+        let mut bad = Vec::new();
+        first.apply(&mut rows, &mut alive, &mut bad);
+        second.apply(&mut rows, &mut alive, &mut bad);
+        assert!(bad.is_empty(), "{bad:?}");
+        assert_eq!([y, country, r].map(|slot| text(&rows, 0, slot)), ["7", "DE", "1"]);
+    }
+
+    #[test]
+    fn a_wrong_expression_names_its_field() {
+        let error = Select::compile([("a", "x"), ("b", "nothing(x)")], &mut Scope::new()).map(|_| ()).unwrap_err();
+        assert_eq!(error.field, 1);
+    }
+}
