@@ -159,7 +159,14 @@ impl Extractor {
     }
 
     /// The object that begins at `start`; the place behind it. Its own depth is `depth`.
-    fn object(&mut self, text: Text<'_>, node: usize, start: usize, depth: u32, fields: &mut [Field]) -> Scanned<usize> {
+    fn object(
+        &mut self,
+        text: Text<'_>,
+        node: usize,
+        start: usize,
+        depth: u32,
+        fields: &mut [Field],
+    ) -> Scanned<usize> {
         let mut at = text.skip_space(start + 1);
         if text.byte(at) == b'}' {
             return Ok(at + 1);

@@ -432,7 +432,8 @@ mod tests {
 
     #[test]
     fn equal_values_have_one_canonical_form() {
-        for texts in [vec!["1", "1.0", "1e0", "10e-1", "0.1e1"], vec!["0", "-0", "0.0", "0e99", "-0e99999999999999999999"]]
+        for texts in
+            [vec!["1", "1.0", "1e0", "10e-1", "0.1e1"], vec!["0", "-0", "0.0", "0e99", "-0e99999999999999999999"]]
         {
             for text in &texts {
                 assert_eq!(canonical(text), canonical(texts[0]), "{text}");

@@ -141,7 +141,9 @@ impl<'a> Text<'a> {
         let mut at = start + (self.byte(start) == b'-') as usize;
         match self.byte(at) {
             b'1'..=b'9' => at = self.digits(at + 1),
-            b'0' if self.byte(at + 1).is_ascii_digit() => return fault("not_json", start, "a number with leading zeros"),
+            b'0' if self.byte(at + 1).is_ascii_digit() => {
+                return fault("not_json", start, "a number with leading zeros");
+            }
             b'0' => at += 1,
             _ => return self.no_number(start),
         }

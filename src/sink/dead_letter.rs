@@ -190,8 +190,10 @@ fn fits(of: &Type, takes: Takes) -> bool {
     };
     match takes {
         Takes::Text => *inner == Type::String,
-        Takes::Number => matches!(inner, Type::String | Type::Int { bits: 64, signed: true })
-            || matches!(inner, Type::Int { bits: 32, signed: true }),
+        Takes::Number => {
+            matches!(inner, Type::String | Type::Int { bits: 64, signed: true })
+                || matches!(inner, Type::Int { bits: 32, signed: true })
+        }
         // Precision 9 ends in 2262.
         Takes::Time => matches!(inner, Type::DateTime64 { precision: 0..=8, .. }),
         Takes::Headers => match inner {

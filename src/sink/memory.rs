@@ -35,13 +35,8 @@ struct Inner {
 impl MemorySink {
     /// A table that remembers the last `window_len` tokens.
     pub fn new(window_len: usize) -> MemorySink {
-        let inner = Inner {
-            applied: Vec::new(),
-            window: VecDeque::new(),
-            window_len,
-            faults: VecDeque::new(),
-            attempts: 0,
-        };
+        let inner =
+            Inner { applied: Vec::new(), window: VecDeque::new(), window_len, faults: VecDeque::new(), attempts: 0 };
         MemorySink { inner: Mutex::new(inner) }
     }
 

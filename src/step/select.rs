@@ -128,10 +128,10 @@ mod tests {
         let mut bad = Vec::new();
         assert_eq!(filter.apply(&mut rows, &mut alive, &mut bad), 1);
         assert_eq!(alive, [0, 4]);
-        assert_eq!(bad.iter().map(|bad| (bad.row, bad.reason)).collect::<Vec<_>>(), [
-            (2, "expression_failed"),
-            (3, "expression_failed"),
-        ]);
+        assert_eq!(
+            bad.iter().map(|bad| (bad.row, bad.reason)).collect::<Vec<_>>(),
+            [(2, "expression_failed"), (3, "expression_failed"),]
+        );
         assert_eq!(bad[1].message, "the expression `x > 1` failed: null and a number have no order");
     }
 

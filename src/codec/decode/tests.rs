@@ -44,7 +44,8 @@ fn reasons(out: &Decoded) -> Vec<(u32, &'static str)> {
 #[test]
 fn rows_keep_order_and_broken_payloads_name_their_record() {
     let mut batch = RecordBatch::default();
-    for value in [r#"{"a":1,"x":2}"#, "no", r#"{"a":"é"}"#, r#"{"a":1,"a":2}"#, &format!(r#"{{"a":"{}"}}"#, "x".repeat(300))]
+    for value in
+        [r#"{"a":1,"x":2}"#, "no", r#"{"a":"é"}"#, r#"{"a":1,"a":2}"#, &format!(r#"{{"a":"{}"}}"#, "x".repeat(300))]
     {
         push(&mut batch, NOW_MS, Some(value));
     }
@@ -71,7 +72,11 @@ fn event_time_is_the_kafka_timestamp_or_a_field() {
 
     let mut batch = RecordBatch::default();
     for value in [
-        r#"{"ts":"2023-11-14T22:13:20.123Z"}"#, r#"{"ts":1}"#, r#"{"ts":null}"#, "{}", r#"{"ts":"soon"}"#,
+        r#"{"ts":"2023-11-14T22:13:20.123Z"}"#,
+        r#"{"ts":1}"#,
+        r#"{"ts":null}"#,
+        "{}",
+        r#"{"ts":"soon"}"#,
         r#"{"ts":"2023\u002d11-14"}"#,
     ] {
         push(&mut batch, NOW_MS, Some(value));

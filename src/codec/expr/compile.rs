@@ -225,7 +225,8 @@ impl Compiler<'_> {
 
     fn function(&mut self, call: &CallExpr, at: &Node) -> Result<NodeKind, ExprError> {
         let name = call.func_name.as_str();
-        let math = call.target.as_ref().is_some_and(|target| matches!(&target.expr, Ast::Ident(name) if name == "math"));
+        let math =
+            call.target.as_ref().is_some_and(|target| matches!(&target.expr, Ast::Ident(name) if name == "math"));
         let receiver = call.target.as_ref().filter(|_| !math);
         let mut args = Vec::with_capacity(call.args.len() + 1);
         for arg in receiver.map(|target| target.as_ref()).into_iter().chain(&call.args) {

@@ -79,20 +79,28 @@ impl Node {
             NodeKind::And(left, right) => match left.truth(row, variables) {
                 Ok(false) => Ok(false),
                 Ok(true) => right.truth(row, variables),
-                Err(fail) => if let Ok(false) = right.truth(row, variables) { Ok(false) } else { Err(fail) },
+                Err(fail) => {
+                    if let Ok(false) = right.truth(row, variables) {
+                        Ok(false)
+                    } else {
+                        Err(fail)
+                    }
+                }
             },
             NodeKind::Or(left, right) => match left.truth(row, variables) {
                 Ok(true) => Ok(true),
                 Ok(false) => right.truth(row, variables),
-                Err(fail) => if let Ok(true) = right.truth(row, variables) { Ok(true) } else { Err(fail) },
+                Err(fail) => {
+                    if let Ok(true) = right.truth(row, variables) {
+                        Ok(true)
+                    } else {
+                        Err(fail)
+                    }
+                }
             },
             NodeKind::Has(node) => Ok(node.value(row, variables)? != Value::Null),
-            NodeKind::Equal(left, right) => {
-                Ok(equal(&left.value(row, variables)?, &right.value(row, variables)?))
-            }
-            NodeKind::Unequal(left, right) => {
-                Ok(!equal(&left.value(row, variables)?, &right.value(row, variables)?))
-            }
+            NodeKind::Equal(left, right) => Ok(equal(&left.value(row, variables)?, &right.value(row, variables)?)),
+            NodeKind::Unequal(left, right) => Ok(!equal(&left.value(row, variables)?, &right.value(row, variables)?)),
             NodeKind::Order(wanted, left, right) => {
                 let left = left.value(row, variables)?;
                 let right = right.value(row, variables)?;

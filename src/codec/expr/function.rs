@@ -169,9 +169,7 @@ impl Function {
             (Function::String, [value]) => self.string(value),
             (Function::Bool, [value]) => self.bool(value),
             (Function::Bytes, [Value::Bytes(bytes)]) => Ok(Value::Bytes(bytes.clone())),
-            (Function::Bytes, [Value::Text(text)]) => {
-                Ok(Value::Bytes(Cow::Owned(text.as_bytes().to_vec())))
-            }
+            (Function::Bytes, [Value::Text(text)]) => Ok(Value::Bytes(Cow::Owned(text.as_bytes().to_vec()))),
             (Function::Timestamp, [value]) => self.timestamp(value),
             (Function::Duration, [Value::Duration(nanos)]) => Ok(Value::Duration(*nanos)),
             (Function::Duration, [Value::Text(text)]) => parse_duration(text)

@@ -76,9 +76,8 @@ impl Expr {
     /// The value for a row as a field; what is new is written to the arena as JSON text. `scratch` is only memory.
     pub fn field(&self, rows: &mut Rows, row: u32, scratch: &mut Vec<u8>) -> Result<Field, Box<Fail>> {
         scratch.clear();
-        let kind = write_field(&self.value(rows, row)?, scratch).map_err(|message| {
-            Box::new(Fail { message, start: self.root.start, len: self.root.len })
-        })?;
+        let kind = write_field(&self.value(rows, row)?, scratch)
+            .map_err(|message| Box::new(Fail { message, start: self.root.start, len: self.root.len }))?;
         Ok(match kind {
             Kind::Null => Field::NULL,
             Kind::True | Kind::False => Field::bool(kind == Kind::True),

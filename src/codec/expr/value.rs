@@ -199,9 +199,7 @@ pub fn equal(left: &Value<'_>, right: &Value<'_>) -> bool {
         (Value::Bytes(left), Value::Bytes(right)) => left == right,
         (Value::Time(left), Value::Time(right)) => left == right,
         (Value::Duration(left), Value::Duration(right)) => left == right,
-        (left, right) if left.is_number() && right.is_number() => {
-            order_numbers(left, right) == Some(Ordering::Equal)
-        }
+        (left, right) if left.is_number() && right.is_number() => order_numbers(left, right) == Some(Ordering::Equal),
         _ => equal_containers(left, right),
     }
 }

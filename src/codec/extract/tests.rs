@@ -45,7 +45,8 @@ fn broken(payload: impl AsRef<[u8]>, reason: &str, at: usize) {
 
 #[test]
 fn fields_are_found_with_their_kinds() {
-    let payload = br#" { "s" : "x" , "e":"a\n", "n":-1.5e+3,"t":true,"f":false,"z":null,"l":[1,{"q":[]}],"o":{"p":{}} } "#;
+    let payload =
+        br#" { "s" : "x" , "e":"a\n", "n":-1.5e+3,"t":true,"f":false,"z":null,"l":[1,{"q":[]}],"o":{"p":{}} } "#;
     let found = extract(&["s", "e", "n", "t", "f", "z", "l", "o", "gone", "o.p"], payload).unwrap();
     let expected = [
         (Kind::Text, "x"),
@@ -114,9 +115,8 @@ fn broken_payloads_are_told_by_reason_and_place() {
 
 #[test]
 fn nesting_ends_at_128() {
-    let nested = |open: &str, close: &str, depth: usize| {
-        format!(r#"{{"x":{}1{}}}"#, open.repeat(depth), close.repeat(depth))
-    };
+    let nested =
+        |open: &str, close: &str, depth: usize| format!(r#"{{"x":{}1{}}}"#, open.repeat(depth), close.repeat(depth));
     assert!(extract(&["a"], nested("[", "]", 127).as_bytes()).is_ok());
     assert!(extract(&["x"], nested("[", "]", 127).as_bytes()).is_ok());
     broken(nested("[", "]", 128), "too_deep", 5 + 127);

@@ -79,7 +79,8 @@ impl Client {
         let lines = answer.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let rows: Result<Vec<T>, _> = lines.map(serde_json::from_slice).collect();
         rows.map_err(|error| {
-            let odd = format!("not ClickHouse, or another version of it: its answer is not what was asked for: {error}");
+            let odd =
+                format!("not ClickHouse, or another version of it: its answer is not what was asked for: {error}");
             Failure::of(&clickhouse::error::Error::BadResponse(odd))
         })
     }
@@ -175,8 +176,11 @@ where
     tcp.set_keepalive(Some(TCP_KEEPALIVE));
     tcp.set_nodelay(true);
     tcp.enforce_http(false);
-    let https =
-        HttpsConnectorBuilder::new().with_tls_config(tls_config(tls)?).https_or_http().enable_http1().wrap_connector(tcp);
+    let https = HttpsConnectorBuilder::new()
+        .with_tls_config(tls_config(tls)?)
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(tcp);
     Ok(hyper_util::client::legacy::Client::builder(TokioExecutor::new()).pool_idle_timeout(POOL_IDLE).build(https))
 }
 
@@ -206,9 +210,9 @@ fn tls_config(tls: &TlsPlan) -> Result<rustls::ClientConfig> {
     }
     let key_der = PrivateKeyDer::from_pem_file(key)
         .map_err(|error| broken(format!("cannot read the client key {}: {error}", key.display())))?;
-    builder
-        .with_client_auth_cert(certificates(cert)?, key_der)
-        .map_err(|error| broken(format!("certificate {} and key {} do not fit: {error}", cert.display(), key.display())))
+    builder.with_client_auth_cert(certificates(cert)?, key_der).map_err(|error| {
+        broken(format!("certificate {} and key {} do not fit: {error}", cert.display(), key.display()))
+    })
 }
 
 fn roots(path: &Path) -> Result<rustls::RootCertStore> {

@@ -34,7 +34,10 @@ enum Guess {
     Nothing,
     Bool,
     /// Whole numbers; whether one was negative, and whether one needs UInt64.
-    Whole { negative: bool, large: bool },
+    Whole {
+        negative: bool,
+        large: bool,
+    },
     Float,
     Date,
     Time,
@@ -60,18 +63,20 @@ pub fn infer(records: &[&[u8]]) -> Vec<InferredField> {
             infer_object(text, "", 0, &mut fields);
         }
     }
-    // A path that is an object in some records and a value in others: the text holds both.
-    let prefixes: Vec<String> = fields.iter().map(|field| format!("{}.", field.path)).collect();
-    let mut kept: Vec<InferredField> = Vec::new();
-    for mut field in fields.clone() {
-        if prefixes.iter().any(|prefix| field.path.starts_with(prefix.as_str())) {
-            continue;
+    let inside = |outer: &InferredField, inner: &InferredField| {
+        inner.path.strip_prefix(outer.path.as_str()).is_some_and(|rest| rest.starts_with('.'))
+    };
+    let mut kept = Vec::new();
+    for field in &fields {
+        let is_value_too = |outer: &&InferredField| outer.of != Guess::Nothing && inside(outer, field);
+        let has_fields = fields.iter().any(|inner| inside(field, inner));
+        match field.of {
+            _ if fields.iter().any(|outer| is_value_too(&outer)) => {}
+            Guess::Nothing if has_fields => {}
+            // An object in some records and a value in others: text holds both.
+            _ if has_fields => kept.push(InferredField { path: field.path.clone(), of: Guess::Text }),
+            _ => kept.push(field.clone()),
         }
-        let prefix = format!("{}.", field.path);
-        if fields.iter().any(|other| other.path.starts_with(&prefix)) && field.of != Guess::Nothing {
-            field.of = Guess::Text;
-        }
-        kept.push(field);
     }
     kept.truncate(COLUMNS_MAX);
     kept
@@ -84,9 +89,8 @@ fn infer_object(text: &[u8], parent: &str, depth: usize, fields: &mut Vec<Inferr
         let name = String::from_utf8_lossy(&name);
         let path = if parent.is_empty() { name.into_owned() } else { format!("{parent}.{name}") };
         match value {
-            Value::Object(inner) if depth + 1 < DEPTH_MAX && inner.len() > 2 => {
-                infer_object(inner, &path, depth + 1, fields);
-            }
+            Value::Object(b"{}") => note(fields, path, Guess::Nothing),
+            Value::Object(inner) if depth + 1 < DEPTH_MAX => infer_object(inner, &path, depth + 1, fields),
             value => note(fields, path, guess(value, depth)),
         }
     }
@@ -309,7 +313,12 @@ mod tests {
     #[test]
     fn objects_become_paths_and_their_arrays_text() {
         let found = types(&["{\"u\":{\"n\":\"x\",\"t\":[1]},\"e\":{}}", "{\"z\":1}"]);
-        let expected = [("u.n", "Nullable(String)"), ("u.t", "Nullable(String)"), ("e", "Nullable(String)"), ("z", "Nullable(Int64)")];
+        let expected = [
+            ("u.n", "Nullable(String)"),
+            ("u.t", "Nullable(String)"),
+            ("e", "Nullable(String)"),
+            ("z", "Nullable(Int64)"),
+        ];
         assert_eq!(found, expected.map(|(path, of)| (path.to_owned(), of.to_owned())));
         assert_eq!(types(&["{\"u\":{\"n\":1}}", "{\"u\":5}"]), [("u".to_owned(), "Nullable(String)".to_owned())]);
     }

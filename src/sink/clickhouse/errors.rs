@@ -90,10 +90,41 @@ pub fn classify(code: u32, text: &str) -> Class {
     match code {
         252 if text.contains("Too many partitions") => Class::Config,
         // Unreachable, busy, full, restarting, read-only, out of memory, 216 = the attempt before still runs.
-        3 | 159 | 198 | 201..=203 | 209 | 210 | 216 | 225 | 236 | 241..=243 | 252 | 254 | 265 | 279 | 285 | 286 | 289
-        | 290 | 297 | 319 | 364 | 384 | 394 | 425 | 439 | 473 | 499 | 692 | 700 | 722 | 733 | 735 | 745 | 999 | 1000 => {
-            Class::Retry
-        }
+        3
+        | 159
+        | 198
+        | 201..=203
+        | 209
+        | 210
+        | 216
+        | 225
+        | 236
+        | 241..=243
+        | 252
+        | 254
+        | 265
+        | 279
+        | 285
+        | 286
+        | 289
+        | 290
+        | 297
+        | 319
+        | 364
+        | 384
+        | 394
+        | 425
+        | 439
+        | 473
+        | 499
+        | 692
+        | 700
+        | 722
+        | 733
+        | 735
+        | 745
+        | 999
+        | 1000 => Class::Retry,
         7 | 8 | 10 | 16 | 20 | 33 | 44 | 47 | 53 | 117 | 122 | 131 => Class::Schema,
         6 | 25..=27 | 38 | 41 | 69 | 72 | 130 | 190 | 321 | 349 | 395 | 407 | 441 | 467 | 469 | 675 | 676 | 691 => {
             Class::Data
@@ -162,7 +193,8 @@ mod tests {
 
     #[test]
     fn what_a_person_mends_stops_with_the_servers_words() {
-        let failure = Failure::of(&ClientError::BadResponse("Code: 60. DB::Exception: Table d.t does not exist".into()));
+        let failure =
+            Failure::of(&ClientError::BadResponse("Code: 60. DB::Exception: Table d.t does not exist".into()));
         let error = failure.into_error("inserting into `d`.`t`");
         assert_eq!((error.kind, error.code.as_str()), (Kind::Stop, "60"));
         assert!(error.message.contains("`d`.`t`") && error.message.contains("does not exist"), "{error}");

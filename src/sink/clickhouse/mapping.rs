@@ -77,7 +77,8 @@ impl Mapper<'_> {
                     self.problems.push(Problem::error("unknown_column", message));
                 }
                 Some(column) if !column.default_kind.is_written() => {
-                    let message = format!("column `{name}` of `{table}` is computed by the server and cannot be filled");
+                    let message =
+                        format!("column `{name}` of `{table}` is computed by the server and cannot be filled");
                     self.problems.push(Problem::error("computed_column", message));
                 }
                 Some(_) => {}
@@ -148,10 +149,10 @@ impl Mapper<'_> {
         let is_date = matches!(inner, Type::Date | Type::Date32);
         let is_time = matches!(inner, Type::DateTime { .. } | Type::DateTime64 { .. });
         let refused = match unit {
-            None if path == "_timestamp" && is_date => {
-                Some("the Kafka timestamp is a point in time, and which date it is depends on a zone: give the column \
-                      a DEFAULT from a DateTime64 column")
-            }
+            None if path == "_timestamp" && is_date => Some(
+                "the Kafka timestamp is a point in time, and which date it is depends on a zone: give the column \
+                      a DEFAULT from a DateTime64 column",
+            ),
             None if path == "_timestamp" && is_time => return Some(ColumnUnit::Millis),
             None => None,
             Some(ColumnUnit::Days) if is_time => Some("`unit: days` is for Date columns"),

@@ -112,7 +112,8 @@ pub async fn read_server(client: &Client) -> Result<ServerInfo, Failure> {
 }
 
 async fn read_windows(client: &Client, table: &str) -> Result<BTreeMap<String, u64>, Failure> {
-    let sql = format!("SELECT name, toString(value) AS value FROM system.{table} WHERE name LIKE '%deduplication_window%'");
+    let sql =
+        format!("SELECT name, toString(value) AS value FROM system.{table} WHERE name LIKE '%deduplication_window%'");
     let rows: Vec<ValueRow> = client.rows(&sql).await?;
     Ok(rows.into_iter().filter_map(|row| Some((row.name, row.value.parse().ok()?))).collect())
 }
@@ -253,7 +254,8 @@ fn literal_len(text: &str) -> Option<usize> {
 
 /// Functions and words that give the same value for the same literals.
 fn is_pure(word: &str) -> bool {
-    let known = ["array", "map", "tuple", "CAST", "cast", "_CAST", "AS", "NULL", "null", "true", "false", "e", "inf", "nan"];
+    let known =
+        ["array", "map", "tuple", "CAST", "cast", "_CAST", "AS", "NULL", "null", "true", "false", "e", "inf", "nan"];
     known.contains(&word)
         || word.starts_with("emptyArray")
         || ["toInt", "toUInt", "toFloat", "toDecimal", "toString", "toUUID", "toIPv", "defaultValueOfTypeName"]
@@ -355,14 +357,19 @@ mod tests {
         let target = |statement: &str| named_target(statement, "own");
         let pair = |database: &str, table: &str| Some((database.to_owned(), table.to_owned()));
         assert_eq!(target("CREATE MATERIALIZED VIEW d.mv TO d.tgt (`a` UInt8) AS SELECT a FROM d.s"), pair("d", "tgt"));
-        assert_eq!(target("CREATE MATERIALIZED VIEW d.mv TO `d-x`.`a\\`b` (`a` UInt8) AS SELECT 1"), pair("d-x", "a`b"));
+        assert_eq!(
+            target("CREATE MATERIALIZED VIEW d.mv TO `d-x`.`a\\`b` (`a` UInt8) AS SELECT 1"),
+            pair("d-x", "a`b")
+        );
         assert_eq!(target("CREATE MATERIALIZED VIEW mv TO tgt AS SELECT 1"), pair("own", "tgt"));
         assert_eq!(target("CREATE MATERIALIZED VIEW d.mv (`a` UInt8) ENGINE = MergeTree AS SELECT ' TO x' AS a"), None);
     }
 
     #[test]
     fn only_literals_are_constant() {
-        for constant in ["[]", "['a', 'it\\'s (now())']", "map('a', 1)", "5", "NULL", "CAST([], 'Array(String)')", "-1.5"] {
+        for constant in
+            ["[]", "['a', 'it\\'s (now())']", "map('a', 1)", "5", "NULL", "CAST([], 'Array(String)')", "-1.5"]
+        {
             assert!(is_literal(constant), "{constant}");
         }
         for other in ["now()", "[id]", "generateUUIDv4()", "`a`", "splitByChar(',', s)", "[today()]"] {

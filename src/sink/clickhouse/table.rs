@@ -365,7 +365,10 @@ mod tests {
             ViewTarget { view: "d.hidden".to_owned(), target: None },
         ];
         let problems = judge(&server(), &good, &views, LOAD);
-        assert_eq!(problems.iter().map(|problem| problem.code).collect::<Vec<_>>(), ["no_window", "hidden_view_target"]);
+        assert_eq!(
+            problems.iter().map(|problem| problem.code).collect::<Vec<_>>(),
+            ["no_window", "hidden_view_target"]
+        );
         assert!(problems[0].message.contains("d.mv") && problems[0].message.contains("`d`.`tgt`"));
     }
 }

@@ -616,7 +616,10 @@ mod tests {
     #[test]
     fn the_wire_carries_plain_columns() {
         let wire = |text: &str| Type::parse(text).unwrap().wire().to_string();
-        assert_eq!(wire("Map(LowCardinality(String), LowCardinality(Nullable(String)))"), "Map(String, Nullable(String))");
+        assert_eq!(
+            wire("Map(LowCardinality(String), LowCardinality(Nullable(String)))"),
+            "Map(String, Nullable(String))"
+        );
         assert_eq!(wire("JSON(max_dynamic_paths=16)"), "String");
         assert_eq!(wire("Nested(a UInt8)"), "Array(Tuple(`a` UInt8))");
         assert_eq!(wire("SimpleAggregateFunction(max, LowCardinality(String))"), "String");

@@ -27,11 +27,25 @@ pub struct Column {
 
 #[derive(Clone, Debug)]
 pub(super) enum Shape {
-    Leaf { leaf: Leaf, bytes: Vec<u8> },
-    Array { ends: Vec<u64>, of: Box<Column>, takes: ArrayForm },
-    Map { ends: Vec<u64>, key: Box<Column>, value: Box<Column> },
+    Leaf {
+        leaf: Leaf,
+        bytes: Vec<u8>,
+    },
+    Array {
+        ends: Vec<u64>,
+        of: Box<Column>,
+        takes: ArrayForm,
+    },
+    Map {
+        ends: Vec<u64>,
+        key: Box<Column>,
+        value: Box<Column>,
+    },
     /// Names are empty where the elements have none.
-    Tuple { names: Vec<Box<[u8]>>, of: Vec<Column> },
+    Tuple {
+        names: Vec<Box<[u8]>>,
+        of: Vec<Column>,
+    },
 }
 
 /// What an array column takes.
@@ -386,11 +400,10 @@ fn put_map(ends: &mut Vec<u64>, key: &mut Column, of: &mut Column, value: Value<
 /// A map's keys are texts in JSON; where epoch numbers are meant, the text is one.
 fn key_value<'a>(key: &Column, name: Value<'a>) -> Value<'a> {
     match (&key.shape, name) {
-        (Shape::Leaf { leaf: Leaf::Date(_) | Leaf::Date32(_) | Leaf::DateTime(_) | Leaf::DateTime64(..), .. }, Value::Text(text))
-            if super::number::small(text).is_some() =>
-        {
-            Value::Number(text)
-        }
+        (
+            Shape::Leaf { leaf: Leaf::Date(_) | Leaf::Date32(_) | Leaf::DateTime(_) | Leaf::DateTime64(..), .. },
+            Value::Text(text),
+        ) if super::number::small(text).is_some() => Value::Number(text),
         _ => name,
     }
 }

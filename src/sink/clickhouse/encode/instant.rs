@@ -81,7 +81,8 @@ fn ticks(value: Value<'_>, rule: &TimeRule, precision: u8) -> Result<i128, Misfi
             let moment = written.moment(&rule.zone).ok_or(Misfit::OutOfRange)?;
             let nanos_per_tick = number::pow10(9 - u32::from(precision));
             let per_second = number::pow10(u32::from(precision));
-            Ok(i128::from(moment.seconds) * i128::from(per_second) + i128::from(i64::from(moment.nanos) / nanos_per_tick))
+            Ok(i128::from(moment.seconds) * i128::from(per_second)
+                + i128::from(i64::from(moment.nanos) / nanos_per_tick))
         }
         Value::Number(text) => {
             let unit_digits = unit_digits(rule)?;

@@ -74,31 +74,82 @@ macro_rules! with_writer {
         use $crate::sink::clickhouse::encode::leaf as l;
         use $crate::sink::clickhouse::encode::leaf::Leaf;
         match $leaf {
-            Leaf::U8 => { let $put = l::put_int::<u8>; $body }
-            Leaf::U16 => { let $put = l::put_int::<u16>; $body }
-            Leaf::U32 => { let $put = l::put_int::<u32>; $body }
-            Leaf::U64 => { let $put = l::put_int::<u64>; $body }
-            Leaf::U128 => { let $put = l::put_int::<u128>; $body }
-            Leaf::U256 => { let $put = l::put_int::<ethnum::U256>; $body }
-            Leaf::I8 => { let $put = l::put_int::<i8>; $body }
-            Leaf::I16 => { let $put = l::put_int::<i16>; $body }
-            Leaf::I32 => { let $put = l::put_int::<i32>; $body }
-            Leaf::I64 => { let $put = l::put_int::<i64>; $body }
-            Leaf::I128 => { let $put = l::put_int::<i128>; $body }
-            Leaf::I256 => { let $put = l::put_int::<ethnum::I256>; $body }
-            Leaf::F32 => { let $put = l::put_f32; $body }
-            Leaf::F64 => { let $put = l::put_f64; $body }
+            Leaf::U8 => {
+                let $put = l::put_int::<u8>;
+                $body
+            }
+            Leaf::U16 => {
+                let $put = l::put_int::<u16>;
+                $body
+            }
+            Leaf::U32 => {
+                let $put = l::put_int::<u32>;
+                $body
+            }
+            Leaf::U64 => {
+                let $put = l::put_int::<u64>;
+                $body
+            }
+            Leaf::U128 => {
+                let $put = l::put_int::<u128>;
+                $body
+            }
+            Leaf::U256 => {
+                let $put = l::put_int::<ethnum::U256>;
+                $body
+            }
+            Leaf::I8 => {
+                let $put = l::put_int::<i8>;
+                $body
+            }
+            Leaf::I16 => {
+                let $put = l::put_int::<i16>;
+                $body
+            }
+            Leaf::I32 => {
+                let $put = l::put_int::<i32>;
+                $body
+            }
+            Leaf::I64 => {
+                let $put = l::put_int::<i64>;
+                $body
+            }
+            Leaf::I128 => {
+                let $put = l::put_int::<i128>;
+                $body
+            }
+            Leaf::I256 => {
+                let $put = l::put_int::<ethnum::I256>;
+                $body
+            }
+            Leaf::F32 => {
+                let $put = l::put_f32;
+                $body
+            }
+            Leaf::F64 => {
+                let $put = l::put_f64;
+                $body
+            }
             Leaf::Decimal { precision, scale } => {
                 let $put = |v: Value<'_>, out: &mut Vec<u8>| l::put_decimal(v, *precision, *scale, out);
                 $body
             }
-            Leaf::Bool => { let $put = l::put_bool; $body }
-            Leaf::String => { let $put = l::put_string; $body }
+            Leaf::Bool => {
+                let $put = l::put_bool;
+                $body
+            }
+            Leaf::String => {
+                let $put = l::put_string;
+                $body
+            }
             Leaf::FixedString(len) => {
                 let $put = |v: Value<'_>, out: &mut Vec<u8>| l::put_fixed(v, *len, out);
                 $body
             }
-            Leaf::Uuid => { let $put = l::put_uuid; $body }
+            Leaf::Uuid => {
+                let $put = l::put_uuid;
+                $body
+            }
             Leaf::Date(rule) => {
                 let $put = |v: Value<'_>, out: &mut Vec<u8>| l::put_time(v, out, |v| l::date(v, rule));
                 $body
@@ -124,8 +175,14 @@ macro_rules! with_writer {
                 let $put = |v: Value<'_>, out: &mut Vec<u8>| l::put_enum16(v, names, out);
                 $body
             }
-            Leaf::Ipv4 => { let $put = l::put_ipv4; $body }
-            Leaf::Ipv6 => { let $put = l::put_ipv6; $body }
+            Leaf::Ipv4 => {
+                let $put = l::put_ipv4;
+                $body
+            }
+            Leaf::Ipv6 => {
+                let $put = l::put_ipv6;
+                $body
+            }
             Leaf::Json(rule) => {
                 let $put = |v: Value<'_>, out: &mut Vec<u8>| l::put_json(v, rule, out);
                 $body
@@ -330,11 +387,9 @@ pub(super) fn put_bool(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), Misfit
 #[inline(always)]
 pub(super) fn put_string(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), Misfit> {
     match value {
-        Value::Text(text)
-        | Value::Number(text)
-        | Value::Array(text)
-        | Value::Object(text)
-        | Value::Bytes(text) => put_text(text, out),
+        Value::Text(text) | Value::Number(text) | Value::Array(text) | Value::Object(text) | Value::Bytes(text) => {
+            put_text(text, out)
+        }
         Value::Escaped(text) => return unescaped(text, out, put_string),
         Value::Bool(true) => put_text(b"true", out),
         Value::Bool(false) => put_text(b"false", out),

@@ -66,7 +66,21 @@ mod tests {
             let exact = Decimal::parse(text.as_bytes()).and_then(|exact| exact.decimal_i128(38, fraction).ok());
             assert_eq!(exact, Some(i128::from(value)), "{text}");
         }
-        for text in ["1234567890123456789", "0.000000000000000001", "1e3", "007", "+5", " 5 ", "", "-", "1.", ".5", "5 ", "1.2.3", "-.5"] {
+        for text in [
+            "1234567890123456789",
+            "0.000000000000000001",
+            "1e3",
+            "007",
+            "+5",
+            " 5 ",
+            "",
+            "-",
+            "1.",
+            ".5",
+            "5 ",
+            "1.2.3",
+            "-.5",
+        ] {
             assert_eq!(small(text.as_bytes()), None, "{text}");
         }
     }

@@ -89,10 +89,7 @@ fn bad(type_text: &str, values: &[&str]) {
 #[test]
 fn the_message_names_column_type_value_and_place() {
     let bad = encode("Decimal(10, 2)", "\"abc\"").unwrap_err();
-    assert_eq!(
-        bad.message,
-        "column `price` of `orders` is Decimal(10,2), the record has \"abc\" at `at.price`"
-    );
+    assert_eq!(bad.message, "column `price` of `orders` is Decimal(10,2), the record has \"abc\" at `at.price`");
     let long = format!("\"{}\"", "x".repeat(500));
     assert!(encode("UInt8", &long).unwrap_err().message.len() < 200);
 }
@@ -117,7 +114,14 @@ fn integers_take_numbers_by_value() {
     good("UInt64", &[("18446744073709551615", &[0xff; 8]), ("-0", &[0; 8])]);
     bad("UInt64", &["18446744073709551616", "-1"]);
     bad("UInt8", &["256", "-1"]);
-    good("UInt256", &[("1", &{ let mut one = [0; 32]; one[0] = 1; one })]);
+    good(
+        "UInt256",
+        &[("1", &{
+            let mut one = [0; 32];
+            one[0] = 1;
+            one
+        })],
+    );
     good("Int128", &[("-1", &[0xff; 16]), ("\"-1\"", &[0xff; 16])]);
     bad("Int128", &["170141183460469231731687303715884105728"]);
 }
@@ -190,7 +194,10 @@ fn dates_take_the_date_as_written() {
             ("\"2024-01-15 23:59:59\"", &19737u16.to_le_bytes()),
         ],
     );
-    bad("Date", &["\"2024-02-30\"", "\"15.01.2024\"", "19737", "\"19737\"", "\"1969-12-31\"", "\"2149-06-07\"", "true"]);
+    bad(
+        "Date",
+        &["\"2024-02-30\"", "\"15.01.2024\"", "19737", "\"19737\"", "\"1969-12-31\"", "\"2149-06-07\"", "true"],
+    );
     let mut days = binding("price", "Date", 0);
     days.rule.unit = Some(ColumnUnit::Days);
     assert_eq!(encode_with(days, Some("19737")), Ok(19737u16.to_le_bytes().to_vec()));
@@ -260,17 +267,18 @@ fn containers_take_arrays_and_objects() {
     bad("Map(UInt8, String)", &["{\"x\":\"a\"}", "[]", "{\"1\":null}"]);
     good(
         "Tuple(a UInt8, b String)",
-        &[("[1,\"x\"]", b"\x01\x01x"), ("{\"b\":\"x\",\"a\":1,\"c\":0}", b"\x01\x01x"), ("{\"b\":\"x\"}", b"\x00\x01x")],
+        &[
+            ("[1,\"x\"]", b"\x01\x01x"),
+            ("{\"b\":\"x\",\"a\":1,\"c\":0}", b"\x01\x01x"),
+            ("{\"b\":\"x\"}", b"\x00\x01x"),
+        ],
     );
     bad("Tuple(a UInt8, b String)", &["[1]", "[1,\"x\",2]", "{\"a\":256}", "1", "[null,\"x\"]", "{\"a\":1,\"a\":1}"]);
     bad("Tuple(UInt8, String)", &["{\"a\":1}"]);
     let nested = [&2u64.to_le_bytes()[..], &[1, 2], b"\x01x\x00"].concat();
     good(
         "Nested(a UInt8, b String)",
-        &[
-            ("[{\"a\":1,\"b\":\"x\"},{\"a\":2}]", &nested),
-            ("{\"a\":[1,2],\"b\":[\"x\",\"\"]}", &nested),
-        ],
+        &[("[{\"a\":1,\"b\":\"x\"},{\"a\":2}]", &nested), ("{\"a\":[1,2],\"b\":[\"x\",\"\"]}", &nested)],
     );
     bad("Nested(a UInt8, b String)", &["{\"a\":[1,2],\"b\":[\"x\"]}", "[1]"]);
     good("JSON", &[("{\"a\":[1]}", b"\x09{\"a\":[1]}")]);
@@ -369,11 +377,8 @@ fn virtual_numbers_take_the_short_way() {
 #[test]
 fn bad_rows_come_once_each_in_the_order_of_the_rows() {
     let mut builder = builder(vec![binding("a", "UInt8", 0), binding("b", "UInt8", 1)]);
-    let rows = rows_of(&[
-        &[Some("1"), Some("x").map(|_| "\"x\"")],
-        &[Some("2"), Some("2")],
-        &[Some("\"y\""), Some("\"z\"")],
-    ]);
+    let rows =
+        rows_of(&[&[Some("1"), Some("x").map(|_| "\"x\"")], &[Some("2"), Some("2")], &[Some("\"y\""), Some("\"z\"")]]);
     let mut bad = Vec::new();
     builder.append(&rows, &[2, 1, 0], &mut bad);
     assert_eq!(bad.iter().map(|bad| bad.row).collect::<Vec<_>>(), [2, 0]);
@@ -383,10 +388,7 @@ fn bad_rows_come_once_each_in_the_order_of_the_rows() {
 #[test]
 fn a_rollback_leaves_no_trace() {
     let bindings = || {
-        vec![
-            binding("a", "Nullable(UInt8)", 0),
-            binding("b", "Array(Map(String, Tuple(UInt8, Nullable(String))))", 1),
-        ]
+        vec![binding("a", "Nullable(UInt8)", 0), binding("b", "Array(Map(String, Tuple(UInt8, Nullable(String))))", 1)]
     };
     let good_row: [Option<&str>; 2] = [Some("1"), Some("[{\"k\":[1,null]},{}]")];
     let bad_row: [Option<&str>; 2] = [Some("2"), Some("[{\"k\":[1,\"x\"],\"l\":[256,\"x\"]}]")];
