@@ -83,6 +83,11 @@ pub struct Headers<'a> {
 }
 
 impl<'a> Headers<'a> {
+    /// The headers behind a record's span.
+    pub fn of(bytes: &'a [u8]) -> Headers<'a> {
+        Headers { rest: bytes }
+    }
+
     fn take(&mut self, len: usize) -> &'a [u8] {
         let (head, rest) = self.rest.split_at(len);
         self.rest = rest;

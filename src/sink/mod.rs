@@ -3,6 +3,10 @@
 //! A [`BlockBuilder`] lives in the worker and turns rows into a sealed [`Block`]; a [`Sink`] lives in the delivery
 //! threads and sends a block under its token.
 
+pub mod clickhouse;
+pub mod dead_letter;
+pub mod memory;
+
 use crate::codec::rows::{BadRow, Rows};
 use crate::error::Result;
 use bytes::Bytes;

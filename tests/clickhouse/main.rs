@@ -1,0 +1,12 @@
+//! The sink against the real engine: what is encoded is what is read back, a token counts once, and tables that
+//! cannot keep the promise are refused.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod changes;
+mod defaults;
+mod fixture;
+mod tables;
+mod tokens;
+mod values;
