@@ -5,9 +5,9 @@
 //! made again for every task.
 
 use crate::codec::decode::{Decoder, TimeField, TimeSpec};
-use crate::codec::expr::Expr;
-use crate::codec::key::{Cast, Key, KeyHasher, KeyPart};
-use crate::codec::rows::{BadRow, Rows, Slot};
+use crate::codec::expr::ExprError;
+use crate::codec::key::{Cast, KeyHasher, KeyPart};
+use crate::codec::rows::Slot;
 use crate::codec::scope::{Layout, Scope};
 use crate::codec::time::{Unit, Zone};
 use crate::config::plan::{
@@ -17,7 +17,7 @@ use crate::error::{Finding, Place, Severity};
 use crate::metrics::StepKind;
 use crate::runtime::chain::Step;
 use crate::sink::BlockBuilder;
-use crate::step::dedup::{Dedup, HashOf};
+use crate::step::dedup::Dedup;
 use crate::step::filter::Filter;
 use crate::step::select::Select;
 use crate::types::TaskNo;
@@ -185,43 +185,31 @@ impl Compiler {
     }
 
     fn filter(&mut self, path: &str, text: &ExprText) -> Option<Step> {
-        let expr = self.expr(path, text)?;
-        match Filter::new(expr) {
+        match Filter::compile(&text.text, &mut self.scope) {
             Ok(filter) => Some(Step::Filter(filter)),
-            Err(error) => {
-                self.wrong(path, text.at, error.to_string());
-                None
-            }
+            Err(error) => self.wrong_expression(path, text, error),
         }
     }
 
     fn select(&mut self, path: &str, fields: &[(String, ExprText)]) -> Option<Step> {
-        let mut compiled = Vec::new();
-        for (name, text) in fields {
-            compiled.push((name.clone(), self.expr(path, text)?));
-        }
-        match Select::new(compiled, &mut self.scope) {
+        let named = fields.iter().map(|(name, text)| (name.as_str(), text.text.as_str()));
+        match Select::compile(named, &mut self.scope) {
             Ok(select) => Some(Step::Select(select)),
             Err(error) => {
-                self.wrong(path, fields[0].1.at, error.to_string());
-                None
+                let text = &fields[error.field].1;
+                self.wrong_expression(path, text, error.error)
             }
         }
     }
 
-    fn expr(&mut self, path: &str, text: &ExprText) -> Option<Expr> {
-        match Expr::compile(&text.text, &mut self.scope) {
-            Ok(expr) => Some(expr),
-            Err(error) => {
-                let at = Place { column: text.at.column + error.start as u32, len: (error.len as u32).max(1), ..text.at };
-                self.wrong(path, at, error.message);
-                None
-            }
-        }
+    fn wrong_expression(&mut self, path: &str, text: &ExprText, error: ExprError) -> Option<Step> {
+        let at = Place { column: text.at.column + error.start as u32, len: (error.len as u32).max(1), ..text.at };
+        self.wrong(path, at, error.message);
+        None
     }
 
-    fn key(&mut self, path: &str, parts: &[KeyPlan], seed: [u8; 16]) -> Option<HashOf> {
-        let part = |part: &KeyPlan| -> Option<KeyPart> {
+    fn key(&mut self, path: &str, parts: &[KeyPlan], seed: [u8; 16]) -> Option<KeyHasher> {
+        let mut part = |part: &KeyPlan| -> Option<KeyPart> {
             let slot = self.slot(path, &part.path)?;
             let cast = part.cast.map(|cast| match cast {
                 KeyCast::Decimal { precision, scale } => Cast::Decimal { precision, scale },
@@ -231,22 +219,15 @@ impl Compiler {
             });
             Some(KeyPart { slot, cast, path: part.path.text.clone() })
         };
-        let hasher = KeyHasher::new(seed, parts.iter().map(part).collect::<Option<Vec<_>>>()?);
-        Some(Box::new(move |rows: &Rows, row: u32| -> Result<Option<u128>, BadRow> {
-            Ok(match hasher.hash(rows, row)? {
-                Key::Hash(hash) => Some(hash),
-                Key::Missing => None,
-            })
-        }))
+        Some(KeyHasher::new(seed, parts.iter().map(&mut part).collect::<Option<Vec<_>>>()?))
     }
 
     /// The compared fields of `keep: changes`: nulls are values like any other.
-    fn content(&mut self, path: &str, fields: &[FieldPath], seed: [u8; 16]) -> Option<HashOf> {
-        let part = |field: &FieldPath| -> Option<KeyPart> {
+    fn content(&mut self, path: &str, fields: &[FieldPath], seed: [u8; 16]) -> Option<KeyHasher> {
+        let mut part = |field: &FieldPath| -> Option<KeyPart> {
             Some(KeyPart { slot: self.slot(path, field)?, cast: None, path: field.text.clone() })
         };
-        let hasher = KeyHasher::new(seed, fields.iter().map(part).collect::<Option<Vec<_>>>()?);
-        Some(Box::new(move |rows: &Rows, row: u32| hasher.hash_values(rows, row).map(Some)))
+        Some(KeyHasher::new(seed, fields.iter().map(&mut part).collect::<Option<Vec<_>>>()?))
     }
 
     fn slot(&mut self, path: &str, field: &FieldPath) -> Option<Slot> {

@@ -121,9 +121,9 @@ impl Worker {
             if !worked {
                 let due_ms = self.tasks.iter().filter_map(Task::next_due_ms).min();
                 let wait_ms = due_ms.map_or(250, |due| due.saturating_sub(now_ms)).clamp(1, 250);
-                match self.messages.recv_timeout(Duration::from_millis(wait_ms)) {
-                    Ok(message) if !self.receive(message) => return,
-                    _ => {}
+                let message = self.messages.recv_timeout(Duration::from_millis(wait_ms));
+                if message.is_ok_and(|message| !self.receive(message)) {
+                    return;
                 }
             }
         }
