@@ -3,4 +3,8 @@
 //! Owns the parts that `weir demo` and the tests start, and what they show. Promises: every part listens on the
 //! loopback address only and ends with the process that started it. Never used by `weir run`.
 
+pub mod broker;
 pub mod clickhouse;
+pub mod generator;
+pub mod scenarios;
+pub mod table;

@@ -76,7 +76,7 @@ fn settings_and_databases_do_not_leak_between_requests() {
     };
     assert_eq!(get("max_threads=3&query=SELECT%20getSetting('max_threads')").unwrap(), "3\n");
     assert_eq!(get("database=system&query=SELECT%20currentDatabase()").unwrap(), "system\n");
-    assert_eq!(get("query=SELECT%20currentDatabase(),getSetting('max_threads')=3").unwrap(), "default\tfalse\n");
+    assert_eq!(get("query=SELECT%20currentDatabase(),getSetting('max_threads')=3").unwrap(), "default\t0\n");
     assert!(matches!(get("query=CREATE%20DATABASE%20x"), Err(ureq::Error::StatusCode(500))), "GET is readonly");
 }
 

@@ -5,7 +5,9 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 
 fn records(count: usize) -> Vec<TestRecord> {
-    (0..count).map(|n| TestRecord::new(format!("value {n}")).key(format!("key {n}")).timestamp_ms(n as i64)).collect()
+    (0..count)
+        .map(|n| TestRecord::new(format!("value {n}")).key(format!("key {n}")).timestamp_ms(n as i64 + 1))
+        .collect()
 }
 
 fn commit(kafka: &Kafka, group: &str, topic: &str, offset: i64, metadata: &str) {

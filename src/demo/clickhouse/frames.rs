@@ -30,7 +30,7 @@ fn read_frame<'a>(body: &'a [u8], data: &mut Vec<u8>) -> Result<&'a [u8], String
     let (checksum, rest) = body.split_at(CHECKSUM_BYTES);
     let size = |at: usize| u32::from_le_bytes(rest[at..at + 4].try_into().expect("four bytes")) as usize;
     let (method, framed_bytes, raw_bytes) = (rest[0], size(1), size(5));
-    if framed_bytes < HEADER_BYTES || framed_bytes > FRAME_BYTES_MAX || raw_bytes > FRAME_BYTES_MAX {
+    if !(HEADER_BYTES..=FRAME_BYTES_MAX).contains(&framed_bytes) || raw_bytes > FRAME_BYTES_MAX {
         return Err(format!("a compressed frame of {framed_bytes} bytes for {raw_bytes} bytes makes no sense"));
     }
     if rest.len() < framed_bytes {

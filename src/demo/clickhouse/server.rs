@@ -16,7 +16,6 @@ use axum::extract::State;
 use axum::http::{Method, Response};
 use std::collections::BTreeSet;
 use std::fs;
-use std::future::Future;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -124,34 +123,32 @@ struct House {
     running: Mutex<BTreeSet<String>>,
 }
 
-fn handle(State(house): State<Arc<House>>, request: axum::extract::Request) -> impl Future<Output = Response<Body>> {
-    async move {
-        let (parts, body) = request.into_parts();
-        let nothing_asked = parts.method == Method::GET && parts.uri.query().is_none();
-        if nothing_asked && matches!(parts.uri.path(), "/" | "/ping" | "/replicas_status") {
-            return Response::new(Body::from("Ok.\n"));
-        }
-        let about = |exception: &Exception| {
-            let about = About { version: &house.version, query_id: "", format: "", elapsed: Default::default() };
-            answer::failure(&about, exception)
-        };
-        let body = match to_bytes(body, BODY_BYTES_MAX).await {
-            Ok(body) => body,
-            Err(error) => {
-                return about(&Exception::new(3, "UNEXPECTED_END_OF_FILE", format!("The body broke off: {error}.")));
-            }
-        };
-        let request = match Request::read(&parts.method, &parts.uri, &parts.headers, body) {
-            Ok(request) => request,
-            Err(exception) => return about(&exception),
-        };
-        let house = Arc::clone(&house);
-        tokio::task::spawn_blocking(move || house.answer(request)).await.unwrap_or_else(|error| {
-            let mut response = Response::new(Body::from(format!("the statement's thread ended: {error}\n")));
-            *response.status_mut() = axum::http::StatusCode::INTERNAL_SERVER_ERROR;
-            response
-        })
+async fn handle(State(house): State<Arc<House>>, request: axum::extract::Request) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let nothing_asked = parts.method == Method::GET && parts.uri.query().is_none();
+    if nothing_asked && matches!(parts.uri.path(), "/" | "/ping" | "/replicas_status") {
+        return Response::new(Body::from("Ok.\n"));
     }
+    let about = |exception: &Exception| {
+        let about = About { version: &house.version, query_id: "", format: "", elapsed: Default::default() };
+        answer::failure(&about, exception)
+    };
+    let body = match to_bytes(body, BODY_BYTES_MAX).await {
+        Ok(body) => body,
+        Err(error) => {
+            return about(&Exception::new(3, "UNEXPECTED_END_OF_FILE", format!("The body broke off: {error}.")));
+        }
+    };
+    let request = match Request::read(&parts.method, &parts.uri, &parts.headers, body) {
+        Ok(request) => request,
+        Err(exception) => return about(&exception),
+    };
+    let house = Arc::clone(&house);
+    tokio::task::spawn_blocking(move || house.answer(request)).await.unwrap_or_else(|error| {
+        let mut response = Response::new(Body::from(format!("the statement's thread ended: {error}\n")));
+        *response.status_mut() = axum::http::StatusCode::INTERNAL_SERVER_ERROR;
+        response
+    })
 }
 
 impl House {

@@ -127,6 +127,7 @@ impl Kafka {
         assert!(status.success(), "Kafka's StorageTool failed:\n{}", process.log_end());
     }
 
+    /// A killed broker is taken back only when its former session has ended, hence the short one.
     fn properties(&self) -> String {
         let Ports { plain, sasl, tls, controller } = self.ports;
         let logs = self.folder.path().join("data");
@@ -153,6 +154,8 @@ listener.name.tls.ssl.truststore.location={ca}
 listener.name.tls.ssl.client.auth=requested
 log.dirs={logs}
 auto.create.topics.enable=false
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=3000
 group.initial.rebalance.delay.ms=0
 offsets.topic.num.partitions=4
 offsets.topic.replication.factor=1

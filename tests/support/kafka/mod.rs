@@ -1,5 +1,7 @@
 //! A real Apache Kafka broker, and what tests do to it.
 
+#![allow(unused_imports)] // As in the parent: every target uses another part.
+
 mod broker;
 mod certificates;
 mod records;

@@ -10,7 +10,8 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use std::time::Duration;
 
-/// A record to produce. What is `None` is left to Kafka; a `None` payload is a tombstone.
+/// A record to produce. What is `None` is left to Kafka (as is a time of 0, which means now to the client); a `None`
+/// payload is a tombstone.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TestRecord {
     pub partition: Option<i32>,
@@ -79,7 +80,9 @@ impl Kafka {
     pub fn producer(&self, settings: &[(&str, &str)]) -> BaseProducer {
         let mut config = self.client();
         config.set("partitioner", "murmur2_random").set("linger.ms", "5").set("enable.idempotence", "true");
-        settings.iter().for_each(|(name, value)| drop(config.set(*name, *value)));
+        for (name, value) in settings {
+            config.set(*name, *value);
+        }
         config.create().unwrap()
     }
 

@@ -1,0 +1,49 @@
+# Two commands: `make demo` shows it, `make test` proves it. The rest is for who works on it.
+#
+# Everything builds with one profile into one folder outside of the clone, because RocksDB alone is fifteen minutes
+# of compiler: only the first build on a machine pays for it.
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/weir/target
+parts_dir := $(if $(WEIR_PARTS),$(WEIR_PARTS),$(if $(XDG_CACHE_HOME),$(XDG_CACHE_HOME),$(HOME)/.cache)/weir/parts)
+cargo_deny := $(parts_dir)/cargo-deny/bin/cargo-deny
+cargo_deny_version := 0.20.2
+
+.PHONY: demo test bench soak deny advisories parts build lint help
+
+help: ## what there is
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: ## a stream with duplicates arrives clean in ClickHouse; DEMO="--for 30s" and the like are passed on
+	./scripts/parts.sh demo
+	cargo build --release --bins
+	"$(CARGO_TARGET_DIR)/release/weir" demo $(DEMO)
+
+test: parts lint deny ## everything that CI checks
+	cargo test --release --all-targets
+	cargo test --release --doc
+
+bench: parts ## throughput against the real Kafka; a table, and JSON in target/bench
+	cargo build --release --bins
+	cargo bench --bench end_to_end
+
+soak: parts ## the simulation and the kills for as long as SOAK says
+	SOAK=$${SOAK:-1h} cargo test --release --test simulation --test end_to_end -- --nocapture
+
+lint: ## format and clippy
+	cargo fmt --check
+	cargo clippy --release --all-targets -- -D warnings
+
+deny: $(cargo_deny) ## licences, bans, sources of the dependencies
+	"$(cargo_deny)" --offline check licenses bans sources
+
+advisories: $(cargo_deny) ## known weaknesses of the dependencies; needs a network
+	"$(cargo_deny)" check advisories
+
+$(cargo_deny):
+	env -u CARGO_TARGET_DIR cargo install --locked --quiet cargo-deny --version $(cargo_deny_version) --root "$(parts_dir)/cargo-deny"
+
+parts: ## fetches what building and testing need and this machine lacks
+	./scripts/parts.sh
+
+build: ## weir itself
+	./scripts/parts.sh demo
+	cargo build --release --bins
