@@ -101,6 +101,7 @@ struct Rare {
     commits: BTreeMap<&'static str, u64>,
     recoveries: BTreeMap<&'static str, u64>,
     tasks: BTreeMap<i32, TaskSnapshot>,
+    state_bytes: BTreeMap<&'static str, u64>,
     last_error: Option<String>,
     state: Option<PipelineState>,
 }
@@ -174,7 +175,11 @@ pub struct PipelineStats {
 impl PipelineStats {
     pub fn new(pipeline: &str, table: &str, topics: &[String], steps: &[StepKind]) -> Arc<PipelineStats> {
         let label = pipeline.to_owned();
-        let topic = |topic: &String| TopicStats { topic: topic.clone(), records: Default::default(), bytes: Default::default() };
+        let topic = |topic: &String| TopicStats {
+            topic: topic.clone(),
+            records: Default::default(),
+            bytes: Default::default(),
+        };
         let step = |(place, kind): (usize, &StepKind)| StepStats {
             name: place.to_string(),
             kind: *kind,
@@ -314,6 +319,15 @@ impl PipelineStats {
         self.rare().recoveries.clone()
     }
 
+    /// Bytes of state by table, as last looked at.
+    pub fn state_bytes(&self) -> BTreeMap<&'static str, u64> {
+        self.rare().state_bytes.clone()
+    }
+
+    pub fn set_state_bytes(&self, table: &'static str, bytes: u64) {
+        self.rare().state_bytes.insert(table, bytes);
+    }
+
     pub fn records_read(&self) -> u64 {
         self.topics.iter().map(|topic| topic.records.load(Relaxed)).sum()
     }
@@ -367,7 +381,8 @@ impl PipelineStats {
             metrics::counter!("weir_dead_letters_total", &labels).absolute(*count);
         }
         for (code, count) in &rare.insert_retries {
-            metrics::counter!("weir_insert_retries_total", "pipeline" => pipeline(), "code" => code.clone()).absolute(*count);
+            metrics::counter!("weir_insert_retries_total", "pipeline" => pipeline(), "code" => code.clone())
+                .absolute(*count);
         }
         for (result, count) in &rare.commits {
             metrics::counter!("weir_commits_total", "pipeline" => pipeline(), "result" => *result).absolute(*count);
@@ -389,6 +404,9 @@ impl PipelineStats {
         let sum = |number: fn(&TaskSnapshot) -> u64| rare.tasks.values().map(number).sum::<u64>() as f64;
         metrics::gauge!("weir_outbox_blocks", "pipeline" => pipeline()).set(sum(|task| task.outbox_blocks));
         metrics::gauge!("weir_outbox_bytes", "pipeline" => pipeline()).set(sum(|task| task.outbox_bytes));
+        for (family, bytes) in &rare.state_bytes {
+            metrics::gauge!("weir_state_bytes", "pipeline" => pipeline(), "family" => *family).set(*bytes as f64);
+        }
         use PipelineState::*;
         for known in [Starting, Restoring, Running, Failed, Stopped] {
             let up = if known == state { 1.0 } else { 0.0 };

@@ -6,6 +6,8 @@ mod check;
 mod completions;
 mod healthcheck;
 mod logging;
+mod observe;
+mod run;
 mod schema;
 mod version;
 
@@ -28,6 +30,7 @@ struct Cli {
 /// Adding a subcommand is a line here, a line in `run`, and a file.
 #[derive(Subcommand)]
 enum Command {
+    Run(run::Run),
     Check(check::Check),
     Schema(schema::Schema),
     Completions(completions::Completions),
@@ -40,6 +43,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     logging::start(&cli.global);
     match cli.command {
+        Command::Run(run) => run.run(&cli.global),
         Command::Check(check) => check.run(&cli.global),
         Command::Schema(schema) => schema.run(),
         Command::Completions(completions) => completions.run(),

@@ -77,6 +77,14 @@ impl RecordBatch {
     }
 }
 
+/// Headers in the form that [`RecordBatch::headers_in`] reads.
+pub fn encode_headers(headers: &[(String, Option<Vec<u8>>)]) -> Vec<u8> {
+    let mut batch = RecordBatch::default();
+    let pairs = headers.iter().map(|(name, value)| (name.as_bytes(), value.as_deref()));
+    batch.push(0, 0, None, None, pairs);
+    batch.bytes
+}
+
 /// Walks the headers of one record.
 pub struct Headers<'a> {
     rest: &'a [u8],

@@ -93,7 +93,19 @@ impl Chain {
         let mut counts = counts.unwrap_or_default();
         counts.steps.resize(steps.len(), StepCounts::default());
         let first_with_state = steps.iter().position(|step| matches!(step, Step::Dedup(_)));
-        Chain { task, steps, builder, target, letters, mode: Mode::Deliver, counts, stats, first_with_state, alive: vec![], bad: vec![] }
+        Chain {
+            task,
+            steps,
+            builder,
+            target,
+            letters,
+            mode: Mode::Deliver,
+            counts,
+            stats,
+            first_with_state,
+            alive: vec![],
+            bad: vec![],
+        }
     }
 
     pub fn counts(&self) -> &Counts {
@@ -282,10 +294,7 @@ impl Chain {
     }
 
     fn mark(&mut self) -> ChainMark {
-        ChainMark {
-            builder: self.builder.mark(),
-            dedups: self.dedups_mut().map(Dedup::mark).collect(),
-        }
+        ChainMark { builder: self.builder.mark(), dedups: self.dedups_mut().map(Dedup::mark).collect() }
     }
 
     fn rollback(&mut self, mark: ChainMark) {

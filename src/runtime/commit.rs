@@ -220,7 +220,8 @@ impl CommitLog {
         let next = self.sealed.front().filter(|sealed| sealed.stored);
         let pending = self.forced.clone().or_else(|| next.map(|sealed| sealed.record.pending()));
         // A pending that was ever named stays in the mark until it is acknowledged.
-        let named = self.accepted.pending.as_ref().filter(|_| self.accepted.acknowledged.epoch == self.acknowledged.epoch);
+        let named =
+            self.accepted.pending.as_ref().filter(|_| self.accepted.acknowledged.epoch == self.acknowledged.epoch);
         let pending = pending.or_else(|| named.cloned());
         Mark {
             pipeline: self.history.pipeline.clone(),

@@ -205,7 +205,8 @@ impl Coordinator {
         for opened in self.opening.open(&mut *self.group, partitions)? {
             starts.push((opened, self.assignments));
         }
-        let offsets: Vec<(i32, Vec<i64>)> = starts.iter().map(|(opened, _)| (opened.partition, opened.fetch_from.clone())).collect();
+        let offsets: Vec<(i32, Vec<i64>)> =
+            starts.iter().map(|(opened, _)| (opened.partition, opened.fetch_from.clone())).collect();
         if again {
             self.group.unassign(partitions)?;
         }
@@ -341,7 +342,11 @@ impl Coordinator {
             }
             CommitOutcome::Fenced(why) => {
                 self.stats.committed("fenced");
-                tracing::warn!(pipeline = self.stats.pipeline, why, "fenced: nothing is sent until the next assignment");
+                tracing::warn!(
+                    pipeline = self.stats.pipeline,
+                    why,
+                    "fenced: nothing is sent until the next assignment"
+                );
                 self.fenced = true;
                 self.owned.values().for_each(|task| workers.tell(task.id, ToTask::Fenced(true)));
             }

@@ -16,11 +16,19 @@ use std::time::Instant;
 
 /// A [`Sink`] behind a pointer: each pipeline has its own.
 pub trait AnySink: Send + Sync {
-    fn insert<'a>(&'a self, token: &'a Token, block: &'a Block) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
+    fn insert<'a>(
+        &'a self,
+        token: &'a Token,
+        block: &'a Block,
+    ) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
 }
 
 impl<S: Sink> AnySink for S {
-    fn insert<'a>(&'a self, token: &'a Token, block: &'a Block) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>> {
+    fn insert<'a>(
+        &'a self,
+        token: &'a Token,
+        block: &'a Block,
+    ) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>> {
         Box::pin(Sink::insert(self, token, block))
     }
 }

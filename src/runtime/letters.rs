@@ -61,7 +61,8 @@ impl EpochLetters {
             headers: headers(record, arena),
             noted_ms: 0,
         };
-        self.bytes += std::mem::size_of::<Letter>() + (record.value.map_or(0, |value| value.len) + record.headers.len) as usize;
+        self.bytes +=
+            std::mem::size_of::<Letter>() + (record.value.map_or(0, |value| value.len) + record.headers.len) as usize;
         self.letters.push(letter);
     }
 

@@ -113,7 +113,10 @@ impl Opening {
         let first = &topics[0];
         for topic in &topics {
             if topic.partitions == 0 {
-                return Err(Error::stop("missing_topic", format!("topic `{}` does not exist: create it, weir never does", topic.name)));
+                return Err(Error::stop(
+                    "missing_topic",
+                    format!("topic `{}` does not exist: create it, weir never does", topic.name),
+                ));
             }
             if topic.partitions != first.partitions {
                 return Err(Error::stop(
@@ -133,7 +136,9 @@ impl Opening {
                 format!(
                     "topic `{}` grew from {} to {} partitions: keys move to other partitions, so duplicates of old \
                      keys would pass; drain and reset, or allow it with `on_partition_growth: continue`",
-                    first.name, self.partitions.unwrap_or(0), first.partitions
+                    first.name,
+                    self.partitions.unwrap_or(0),
+                    first.partitions
                 ),
             ));
         }
@@ -258,9 +263,13 @@ impl Opening {
             let positions = topics.iter().enumerate();
             let old = pending.clone();
             pending.positions = positions
-                .map(|(topic, (name, _))| place(name).map_or(aligned.acknowledged.inputs[topic].position, |at| old.positions[at]))
+                .map(|(topic, (name, _))| {
+                    place(name).map_or(aligned.acknowledged.inputs[topic].position, |at| old.positions[at])
+                })
                 .collect();
-            let cut = |pass: &[u64]| -> Vec<u64> { topics.iter().map(|(name, _)| place(name).map_or(0, |at| pass[at])).collect() };
+            let cut = |pass: &[u64]| -> Vec<u64> {
+                topics.iter().map(|(name, _)| place(name).map_or(0, |at| pass[at])).collect()
+            };
             pending.cuts.0 = match old.cuts.0.is_empty() {
                 true if topics.len() > 1 => {
                     let advance = |topic: usize| pending.positions[topic] - aligned.acknowledged.inputs[topic].position;
@@ -343,8 +352,11 @@ impl Opening {
             if short && start.case != Case::Reset {
                 self.stats.recovered("restore_short");
                 tracing::warn!(
-                    pipeline = self.settings.name, partition, topic = self.settings.topics[topic].0,
-                    wanted, first = logs[topic].0,
+                    pipeline = self.settings.name,
+                    partition,
+                    topic = self.settings.topics[topic].0,
+                    wanted,
+                    first = logs[topic].0,
                     "the topic does not reach back far enough to restore the whole window: duplicates of what is \
                      gone will pass"
                 );
@@ -371,10 +383,14 @@ impl Opening {
             let name = &self.settings.topics[topic].0;
             let partition = opened.partition;
             let told = match *position < log.0 {
-                true => format!("records {position} to {} of `{name}` partition {partition} are gone before they were processed", log.0),
+                true => format!(
+                    "records {position} to {} of `{name}` partition {partition} are gone before they were processed",
+                    log.0
+                ),
                 false => format!(
                     "the log of `{name}` partition {partition} ends at {}, before our position {position}: records were \
-                     lost by the cluster", log.1
+                     lost by the cluster",
+                    log.1
                 ),
             };
             self.stats.recovered("gap");
@@ -419,18 +435,23 @@ impl Opening {
         let held = ledger.map(|ledger| ledger.epochs).unwrap_or_default();
         let (epochs, drops) = match start.base {
             Base::Ledger | Base::DeliverFirst => (held, vec![]),
-            Base::CatchUp => (vec![], held.iter().map(|epoch| (epoch.after.epoch, epoch.outputs.len() as u16)).collect()),
+            Base::CatchUp => {
+                (vec![], held.iter().map(|epoch| (epoch.after.epoch, epoch.outputs.len() as u16)).collect())
+            }
             _ => (vec![], vec![]),
         };
         let must_accept = start.must_accept();
         let stage = match (&start.base, &start.forced, reread) {
             (Base::DeliverFirst, _, _) => Stage::DeliverFirst,
             (_, _, Some((_, to))) => Stage::Rereading { to: Box::new(to) },
-            (_, Some(pending), None) => Stage::Forcing(Box::new(mark.pending.clone().unwrap_or_else(|| pending.clone()))),
+            (_, Some(pending), None) => {
+                Stage::Forcing(Box::new(mark.pending.clone().unwrap_or_else(|| pending.clone())))
+            }
             _ => Stage::Running,
         };
         let forced = start.forced.as_ref().and(mark.pending.clone());
-        let stage = if must_accept && stage != Stage::DeliverFirst { Stage::Adopting { then: Box::new(stage) } } else { stage };
+        let stage =
+            if must_accept && stage != Stage::DeliverFirst { Stage::Adopting { then: Box::new(stage) } } else { stage };
         let patience = Patience::new(self.settings.session_timeout_ms);
         let inputs = self.factory.inputs(partition, queues);
         Ok(TaskStart {

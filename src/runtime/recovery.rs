@@ -168,9 +168,8 @@ fn recreated_topics(facts: &Facts, mark: Option<&Mark>) -> Vec<bool> {
         of_mark.into_iter().chain(of_ledger).collect()
     };
     let zero = TopicId::default();
-    let differs = |topic: &TopicInfo| {
-        topic.id != zero && remembered(&topic.name).iter().any(|id| *id != zero && *id != topic.id)
-    };
+    let differs =
+        |topic: &TopicInfo| topic.id != zero && remembered(&topic.name).iter().any(|id| *id != zero && *id != topic.id);
     // A ledger that was left behind by a hand-over may remember the old topic; the mark of the new one stands.
     let mark_is_current = mark.is_some_and(|mark| topic_ids_match(mark, facts.topics));
     facts.topics.iter().map(|topic| !mark_is_current && differs(topic)).collect()
@@ -190,13 +189,17 @@ fn recreate(facts: &Facts, mark: Option<Mark>, recreated: &[bool]) -> Result<Sta
     if facts.policy.strict {
         return Err(Error::stop(
             "recreated",
-            format!("topic `{names}` was deleted and created again, and the pipeline is strict: check what is in the \
-                     table, then reset the group's offsets"),
+            format!(
+                "topic `{names}` was deleted and created again, and the pipeline is strict: check what is in the \
+                     table, then reset the group's offsets"
+            ),
         ));
     }
     let held = facts.ledger.filter(|ledger| !ledger.epochs.is_empty());
     if let Some(ledger) = held
-        && mark.as_ref().is_none_or(|mark| continues(ledger, mark) && ledger.checkpoint.moment.epoch > mark.acknowledged.epoch)
+        && mark
+            .as_ref()
+            .is_none_or(|mark| continues(ledger, mark) && ledger.checkpoint.moment.epoch > mark.acknowledged.epoch)
     {
         let mark = mark.unwrap_or_else(|| own_mark(ledger));
         return Ok(Start {
@@ -251,8 +254,15 @@ fn unmarked(facts: &Facts, ledger: &Ledger) -> Result<Start> {
         return Ok(new(facts));
     }
     let start = with_mark(facts, own_mark(ledger))?;
-    let warnings = [vec![format!("the group has no offset of partition {}: going on from the ledger", facts.partition)], start.warnings];
-    Ok(Start { case: if start.case == Case::Continue { Case::Unmarked } else { start.case }, warnings: warnings.concat(), ..start })
+    let warnings = [
+        vec![format!("the group has no offset of partition {}: going on from the ledger", facts.partition)],
+        start.warnings,
+    ];
+    Ok(Start {
+        case: if start.case == Case::Continue { Case::Unmarked } else { start.case },
+        warnings: warnings.concat(),
+        ..start
+    })
 }
 
 /// The mark that this ledger would have committed: its accepted one, with its first outbox epoch as pending.
@@ -273,13 +283,15 @@ fn reset(facts: &Facts, mark: Option<Mark>, committed: i64) -> Result<Start> {
     if facts.policy.halt_on_reset {
         return Err(Error::stop(
             "reset",
-            format!("somebody moved the group's offset of partition {partition} to {committed} \
-                     (on_offset_reset: halt): set it back, or allow `follow`"),
+            format!(
+                "somebody moved the group's offset of partition {partition} to {committed} \
+                     (on_offset_reset: halt): set it back, or allow `follow`"
+            ),
         ));
     }
-    let undelivered: u64 = facts.ledger.map_or(0, |ledger| {
-        ledger.epochs.iter().flat_map(|epoch| &epoch.outputs).map(|output| output.rows).sum()
-    });
+    let undelivered: u64 = facts
+        .ledger
+        .map_or(0, |ledger| ledger.epochs.iter().flat_map(|epoch| &epoch.outputs).map(|output| output.rows).sum());
     let told = format!(
         "somebody moved the group's offset of partition {partition} to {committed}: following, as a new \
          incarnation; {undelivered} rows that were not delivered yet are discarded"
@@ -341,9 +353,10 @@ fn with_mark(facts: &Facts, mark: Mark) -> Result<Start> {
 /// L is whole and holds K's link, and pending is none, or L ends at K, or L holds pending's link too.
 fn continues(ledger: &Ledger, mark: &Mark) -> bool {
     let checkpoint = &ledger.checkpoint;
-    let holds_pending = mark.pending.as_ref().is_none_or(|pending| {
-        checkpoint.moment.link == mark.acknowledged.link || ledger.holds(pending.link)
-    });
+    let holds_pending = mark
+        .pending
+        .as_ref()
+        .is_none_or(|pending| checkpoint.moment.link == mark.acknowledged.link || ledger.holds(pending.link));
     checkpoint.incarnation == mark.incarnation
         && !checkpoint.restoring
         && ledger.holds(mark.acknowledged.link)

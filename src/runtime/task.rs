@@ -30,19 +30,32 @@ pub struct TaskId {
 #[derive(Debug)]
 pub enum ToTask {
     /// The offer of that number was accepted; it was handed to the client at that time (boot clock).
-    Accepted { offer: u64, handed_ms: u64 },
-    Refused { offer: u64 },
+    Accepted {
+        offer: u64,
+        handed_ms: u64,
+    },
+    Refused {
+        offer: u64,
+    },
     Fenced(bool),
     /// Seal, store, deliver, commit, then say `Gone`; at the deadline (boot clock) say it anyway.
-    Drain { deadline_ms: Option<u64> },
+    Drain {
+        deadline_ms: Option<u64>,
+    },
     /// Delivery's answer.
-    Attempted { epoch: Epoch, output: u16, outcome: AttemptOutcome },
+    Attempted {
+        epoch: Epoch,
+        output: u16,
+        outcome: AttemptOutcome,
+    },
 }
 
 /// How an attempt to insert ended.
 #[derive(Clone, PartialEq, Debug)]
 pub enum AttemptOutcome {
-    Acknowledged { seconds: f64 },
+    Acknowledged {
+        seconds: f64,
+    },
     /// It did not begin: the lease had run out.
     NotBegun,
     Failed(Error),
@@ -51,11 +64,16 @@ pub enum AttemptOutcome {
 /// What a task says to its coordinator.
 #[derive(Debug)]
 pub enum FromTask {
-    Offer { offer: u64, commit: OffsetsToCommit },
+    Offer {
+        offer: u64,
+        commit: OffsetsToCommit,
+    },
     /// What was stored is delivered: decide again how to begin.
     DecideAgain,
     /// The task has ended; `finished` when there is nothing left to do for it.
-    Gone { finished: bool },
+    Gone {
+        finished: bool,
+    },
     Failed(Error),
 }
 
@@ -87,15 +105,21 @@ pub struct TaskStart {
 #[derive(Clone, PartialEq, Debug)]
 pub enum Stage {
     /// The first mark of a new history is offered; nothing is processed before it is accepted. `then` follows.
-    Adopting { then: Box<Stage> },
+    Adopting {
+        then: Box<Stage>,
+    },
     /// Deliver what the outbox holds, then let it be decided again.
     DeliverFirst,
     /// Re-read state-only up to this moment.
-    Rereading { to: Box<Moment> },
+    Rereading {
+        to: Box<Moment>,
+    },
     /// Process exactly the epoch that the mark names.
     Forcing(Box<Pending>),
     Running,
-    Draining { deadline_ms: Option<u64> },
+    Draining {
+        deadline_ms: Option<u64>,
+    },
     /// Its pipeline was told why; it waits to be dropped.
     Failed,
     Gone,
@@ -108,6 +132,10 @@ pub struct TaskSettings {
     pub batch: BatchPlan,
     /// Per input: how long at its log end until it is set aside.
     pub idle_after_ms: Vec<u64>,
+    /// Sealed blocks that are not acknowledged.
+    pub outbox_bytes_max: u64,
+    /// State changes that are not stored.
+    pub state_bytes_max: usize,
     /// What could not be delivered for a reason only a person can mend ends the task instead of being retried.
     pub stops_on_failure: bool,
     pub strict: bool,
@@ -382,7 +410,7 @@ impl Task {
             self.inputs.set_progress(to);
             self.store_reread(to.clone(), false);
         } else if self.reread_records >= limits::REREAD_RECORDS_MAX
-            || self.chain.state_bytes() >= limits::EPOCH_STATE_BYTES_MAX
+            || self.chain.state_bytes() >= self.settings.state_bytes_max
         {
             let moment = Moment {
                 inputs: self.inputs.progress(),
@@ -478,7 +506,7 @@ impl Task {
         let (_, bytes) = self.log.outbox();
         self.stuck.is_none()
             && self.log.epochs_waiting() < limits::OUTBOX_EPOCHS_MAX
-            && bytes < limits::OUTBOX_BYTES_MAX
+            && bytes < self.settings.outbox_bytes_max
     }
 
     fn has_reached_ends(&self) -> bool {
@@ -530,7 +558,7 @@ impl Task {
             return None;
         };
         let too_much = open.records >= limits::EPOCH_RECORDS_MAX
-            || self.chain.state_bytes() >= limits::EPOCH_STATE_BYTES_MAX
+            || self.chain.state_bytes() >= self.settings.state_bytes_max
             || self.chain.letter_bytes() >= limits::EPOCH_LETTER_BYTES_MAX
             || open.cuts.0.len() >= limits::EPOCH_CUTS_MAX;
         if self.chain.block_rows() >= batch.rows {
@@ -554,7 +582,12 @@ impl Task {
         let tip = self.log.tip().clone();
         let epoch = tip.epoch.next();
         let mut batch = WriteBatch::default();
-        let at = SealAt { history: self.log.history(), partition: self.id.partition, epoch, note_ms: self.inputs.times.note_ms };
+        let at = SealAt {
+            history: self.log.history(),
+            partition: self.id.partition,
+            epoch,
+            note_ms: self.inputs.times.note_ms,
+        };
         let (outputs, blocks) = self.chain.seal(&at, &mut batch)?;
         let mut record = EpochRecord {
             after: Moment {
@@ -600,8 +633,10 @@ impl Task {
         if self.settings.strict {
             return Err(Error::stop(
                 "pending_differs",
-                format!("partition {partition}: the announced epoch came out differently than it was announced, and \
-                         the pipeline is strict: compare the table with the topic"),
+                format!(
+                    "partition {partition}: the announced epoch came out differently than it was announced, and \
+                         the pipeline is strict: compare the table with the topic"
+                ),
             ));
         }
         tracing::warn!(
@@ -647,8 +682,14 @@ impl Task {
             Error::stop("corrupt", format!("the block of {} is missing in the outbox", send.record.token))
         })?;
         let header = send.record.header.iter();
-        let column = |(name, type_text): &(String, String)| ColumnHeader { name: name.clone(), type_text: type_text.clone() };
-        Ok(Block { header: header.map(column).collect(), rows: send.record.rows, hash: send.record.hash, body: body.into() })
+        let column =
+            |(name, type_text): &(String, String)| ColumnHeader { name: name.clone(), type_text: type_text.clone() };
+        Ok(Block {
+            header: header.map(column).collect(),
+            rows: send.record.rows,
+            hash: send.record.hash,
+            body: body.into(),
+        })
     }
 
     fn say_offer(&mut self, io: &mut Io, offer: u64, mark: &Mark) {
@@ -686,7 +727,10 @@ impl Task {
                     self.stuck = Some(error);
                 } else if !stop && attempts.is_power_of_two() {
                     tracing::warn!(
-                        pipeline = self.settings.pipeline, partition = self.id.partition, attempts, code = error.code,
+                        pipeline = self.settings.pipeline,
+                        partition = self.id.partition,
+                        attempts,
+                        code = error.code,
                         "insert not acknowledged, trying again: {error}"
                     );
                 }

@@ -75,8 +75,17 @@ pub fn start(number: usize, clock: Arc<dyn Clock>, delivery: Delivery) -> (Worke
         if let Some(cores) = core_affinity::get_core_ids().filter(|cores| cores.len() > 1) {
             core_affinity::set_for_current(cores[number % cores.len()]);
         }
-        Worker { messages, clock, delivery, answer, busy_ns, pipelines: BTreeMap::new(), tasks: Vec::new(), pass: Pass::default() }
-            .run();
+        Worker {
+            messages,
+            clock,
+            delivery,
+            answer,
+            busy_ns,
+            pipelines: BTreeMap::new(),
+            tasks: Vec::new(),
+            pass: Pass::default(),
+        }
+        .run();
     };
     let thread = std::thread::Builder::new()
         .name(format!("weir-worker-{number}"))
@@ -115,7 +124,9 @@ impl Worker {
             let now_ms = self.clock.boot_ms();
             if now_ms >= next_snapshot_ms {
                 next_snapshot_ms = now_ms + 250;
-                self.tasks.iter().for_each(|task| self.pipelines[&task.id.pipeline].stats.set_task(task.id.partition, task.snapshot()));
+                self.tasks.iter().for_each(|task| {
+                    self.pipelines[&task.id.pipeline].stats.set_task(task.id.partition, task.snapshot())
+                });
             }
             self.busy_ns.fetch_add(began.elapsed().as_nanos() as u64, Relaxed);
             if !worked {

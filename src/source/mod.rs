@@ -4,8 +4,8 @@
 //! [`Input`] per topic (a partition's queue, owned by the worker). Nobody but the coordinator commits.
 
 pub mod kafka;
-pub mod memory;
 mod kafka_version;
+pub mod memory;
 
 use crate::codec::record::RecordBatch;
 use crate::error::{Error, Result};

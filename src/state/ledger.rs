@@ -208,7 +208,9 @@ pub struct OutputRecord {
 
 fn columns_hash(outputs: &[OutputRecord]) -> u64 {
     let headers: Vec<_> = outputs.iter().map(|output| &output.header).collect();
-    xxhash_rust::xxh3::xxh3_64(&bincode::encode_to_vec(headers, bincode::config::standard()).expect("plain data encodes"))
+    xxhash_rust::xxh3::xxh3_64(
+        &bincode::encode_to_vec(headers, bincode::config::standard()).expect("plain data encodes"),
+    )
 }
 
 /// What the state directory is: made once.
@@ -369,9 +371,9 @@ pub fn load(store: &dyn StateStore, partition: i32) -> Result<Option<Ledger>> {
 pub fn draw_task(store: &dyn StateStore, batch: &mut WriteBatch) -> Result<TaskNo> {
     let next = match store.get(Table::Ledger, key::NEXT_TASK)? {
         None => 1,
-        Some(bytes) => u32::from_be_bytes(
-            bytes.try_into().map_err(|_| Error::stop("corrupt", "the task counter cannot be read"))?,
-        ),
+        Some(bytes) => {
+            u32::from_be_bytes(bytes.try_into().map_err(|_| Error::stop("corrupt", "the task counter cannot be read"))?)
+        }
     };
     batch.put(Table::Ledger, key::NEXT_TASK, (next + 1).to_be_bytes());
     Ok(TaskNo(next))

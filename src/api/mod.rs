@@ -1,0 +1,114 @@
+//! The HTTP side of a running process: health, readiness, metrics.
+//!
+//! Owns the listener and nothing else; every number comes from the pipelines' stats when it is asked for.
+
+pub mod summary;
+
+use crate::metrics::{PipelineState, PipelineStats};
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use std::sync::Arc;
+
+/// What the handlers see.
+#[derive(Clone)]
+pub struct Watched {
+    pub pipelines: Arc<Vec<Arc<PipelineStats>>>,
+    pub prometheus: PrometheusHandle,
+    /// Called before a scrape: numbers that no pipeline has.
+    pub publish: Arc<dyn Fn() + Send + Sync>,
+}
+
+/// Installs the process's recorder. Called once, before the first metric is made.
+pub fn install_metrics() -> Result<PrometheusHandle, String> {
+    let seconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+    let rows = [1.0, 10.0, 100.0, 1_000.0, 10_000.0, 50_000.0, 100_000.0, 500_000.0, 1_000_000.0];
+    let builder = PrometheusBuilder::new()
+        .set_buckets(&seconds)
+        .and_then(|builder| builder.set_buckets_for_metric(Matcher::Full("weir_block_rows".into()), &rows))
+        .map_err(|error| error.to_string())?;
+    let handle = builder.install_recorder().map_err(|error| error.to_string())?;
+    describe();
+    Ok(handle)
+}
+
+/// Serves until the process ends.
+pub async fn serve(listener: tokio::net::TcpListener, watched: Watched) -> std::io::Result<()> {
+    let app = Router::new()
+        .route("/healthz", get(|| async { "alive\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(scrape))
+        .with_state(watched);
+    axum::serve(listener, app).await
+}
+
+/// Ready: every pipeline is assigned and none restores.
+async fn ready(State(watched): State<Watched>) -> impl IntoResponse {
+    let not_ready: Vec<String> = watched
+        .pipelines
+        .iter()
+        .filter(|stats| stats.state() != PipelineState::Running)
+        .map(|stats| {
+            let why = stats.last_error().map(|error| format!(": {error}")).unwrap_or_default();
+            format!("{} is {}{why}\n", stats.pipeline, stats.state().name())
+        })
+        .collect();
+    match not_ready.is_empty() {
+        true => (StatusCode::OK, "ready\n".to_owned()),
+        false => (StatusCode::SERVICE_UNAVAILABLE, not_ready.concat()),
+    }
+}
+
+async fn scrape(State(watched): State<Watched>) -> impl IntoResponse {
+    watched.pipelines.iter().for_each(|stats| stats.publish());
+    (watched.publish)();
+    ([("content-type", "text/plain; version=0.0.4; charset=utf-8")], watched.prometheus.render())
+}
+
+/// Names and help texts: stable from the first release.
+fn describe() {
+    const COUNTERS: &[(&str, &str)] = &[
+        ("weir_records_read_total", "Records taken from Kafka"),
+        ("weir_bytes_read_total", "Bytes of keys, values and headers taken from Kafka"),
+        ("weir_rows_written_total", "Rows acknowledged by the table"),
+        ("weir_rows_duplicate_total", "Rows that a dedup step dropped"),
+        ("weir_rows_filtered_total", "Rows that a filter step dropped"),
+        ("weir_rows_late_total", "Rows that came too late to be judged by a step"),
+        ("weir_dead_letters_total", "Records that could not be processed"),
+        ("weir_blocks_sealed_total", "Blocks sealed, by what ended the batch"),
+        ("weir_blocks_acknowledged_total", "Blocks acknowledged by their table"),
+        ("weir_insert_retries_total", "Attempts to insert that failed, by error code"),
+        ("weir_commits_total", "Offset commits, by their result"),
+        ("weir_rebalances_total", "Assignments received from the group"),
+        ("weir_recoveries_total", "How tasks began, by the case"),
+        ("weir_demo_records_produced_total", "Records that the demo generator produced"),
+    ];
+    const GAUGES: &[(&str, &str)] = &[
+        ("weir_lag_records", "Records between what was processed and the readable end of the partition"),
+        ("weir_watermark_timestamp_seconds", "The task's watermark"),
+        ("weir_outbox_blocks", "Blocks stored and not yet acknowledged"),
+        ("weir_outbox_bytes", "Bytes of blocks stored and not yet acknowledged"),
+        ("weir_state_bytes", "Bytes of state on disk, by column family"),
+        ("weir_state_keys_estimate", "Keys in the state of a step, about"),
+        ("weir_pipeline_up", "1 for the state that the pipeline is in"),
+        ("weir_worker_busy_ratio", "Share of the time since the last scrape that the worker was busy"),
+        ("weir_memory_limit_bytes", "runtime.memory_limit"),
+        ("weir_build_info", "1; what this binary is"),
+    ];
+    const HISTOGRAMS: &[(&str, &str)] = &[
+        ("weir_block_rows", "Rows per block"),
+        ("weir_insert_seconds", "Time of an acknowledged insert"),
+        ("weir_store_seconds", "Time of a synced write of the state"),
+        ("weir_latency_seconds", "From a record's timestamp until its row was acknowledged"),
+        (
+            "weir_processing_seconds",
+            "Per batch of records: from leaving the client's queue until its rows are in the block builder, and each block's encode and store",
+        ),
+    ];
+    COUNTERS.iter().for_each(|(name, help)| metrics::describe_counter!(*name, *help));
+    GAUGES.iter().for_each(|(name, help)| metrics::describe_gauge!(*name, *help));
+    HISTOGRAMS.iter().for_each(|(name, help)| metrics::describe_histogram!(*name, *help));
+}

@@ -1,0 +1,141 @@
+//! The whole process: workers, delivery, and one coordinator thread per pipeline.
+//!
+//! Owns every thread. A pipeline that cannot start or go on fails with its sentence; the others run. Nothing here
+//! is on the path of a record.
+
+use crate::clock::Clock;
+use crate::config::plan::{PipelinePlan, Plan};
+use crate::error::Error;
+use crate::metrics::{PipelineState, PipelineStats};
+use crate::runtime::compile;
+use crate::runtime::delivery::Delivery;
+use crate::runtime::memory::SharedMemory;
+use crate::runtime::pipeline::{self, Stop};
+use crate::runtime::worker::{self, ToWorker, WorkerHandle};
+use crate::state::rocks::Shared;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread::JoinHandle;
+
+/// How the process runs.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// Process up to the ends noted at start, then leave.
+    pub until_end: bool,
+    /// With `until_end`: what waits in windows comes out first.
+    pub close_windows: bool,
+    /// The broker to ask for topic ids (librdkafka's mock cluster answers only by number).
+    pub describe_by_broker: Option<i32>,
+}
+
+/// What all pipelines of the process share.
+pub struct Process {
+    pub clock: Arc<dyn Clock>,
+    pub workers: Vec<WorkerHandle>,
+    pub delivery: Delivery,
+    pub tokio: tokio::runtime::Handle,
+    pub rocks: Shared,
+    pub memory_limit_bytes: u64,
+    pub pipelines: u64,
+    pub options: RunOptions,
+}
+
+/// A pipeline with its thread.
+struct Running {
+    stats: Arc<PipelineStats>,
+    thread: JoinHandle<Result<(), Error>>,
+}
+
+pub struct Engine {
+    running: Vec<Running>,
+    stop: Stop,
+    workers: Vec<(WorkerHandle, JoinHandle<()>)>,
+    // Last: delivery runs on it until the workers are gone.
+    _tokio: tokio::runtime::Runtime,
+}
+
+/// How a pipeline ended.
+pub struct Outcome {
+    pub stats: Arc<PipelineStats>,
+    pub result: Result<(), Error>,
+}
+
+impl Engine {
+    /// Starts every pipeline of the plan.
+    pub fn start(plan: &Plan, options: RunOptions, clock: Arc<dyn Clock>) -> std::io::Result<Engine> {
+        let tokio = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("weir-delivery-io")
+            .enable_all()
+            .build()?;
+        let delivery = Delivery::start(tokio.handle().clone(), clock.clone());
+        let workers: Vec<_> =
+            (0..plan.runtime.workers).map(|number| worker::start(number, clock.clone(), delivery.clone())).collect();
+        let limit = plan.runtime.memory_limit_bytes;
+        let shared = SharedMemory::of(limit);
+        let process = Arc::new(Process {
+            clock,
+            workers: workers.iter().map(|(handle, _)| handle.clone()).collect(),
+            delivery,
+            tokio: tokio.handle().clone(),
+            rocks: Shared::new(shared.block_cache_bytes as usize, shared.write_buffer_bytes as usize),
+            memory_limit_bytes: limit,
+            pipelines: plan.pipelines.len() as u64,
+            options,
+        });
+        metrics::gauge!("weir_memory_limit_bytes").set(limit as f64);
+        let stop: Stop = Arc::new(AtomicBool::new(false));
+        let mut running = Vec::new();
+        for (place, pipeline) in plan.pipelines.iter().enumerate() {
+            let stats = stats_of(pipeline);
+            let (process, stop, thread_stats) = (process.clone(), stop.clone(), stats.clone());
+            let (state, pipeline) = (plan.state.clone(), pipeline.clone());
+            let thread = std::thread::Builder::new()
+                .name(format!("weir-{}", pipeline.name))
+                .spawn(move || pipeline::run(place, pipeline, &state, &process, thread_stats, &stop))?;
+            running.push(Running { stats, thread });
+        }
+        Ok(Engine { running, stop, workers, _tokio: tokio })
+    }
+
+    pub fn stats(&self) -> Vec<Arc<PipelineStats>> {
+        self.running.iter().map(|running| running.stats.clone()).collect()
+    }
+
+    /// Asks every pipeline to seal, deliver, commit and end.
+    pub fn stop(&self) {
+        self.stop.store(true, Relaxed);
+    }
+
+    /// Whether every pipeline has ended.
+    pub fn has_ended(&self) -> bool {
+        self.running.iter().all(|running| running.thread.is_finished())
+    }
+
+    /// Nanoseconds each worker has been busy.
+    pub fn busy(&self) -> Vec<Arc<AtomicU64>> {
+        self.workers.iter().map(|(handle, _)| handle.busy_ns.clone()).collect()
+    }
+
+    /// Waits for every pipeline, then ends the workers.
+    pub fn join(self) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        for Running { stats, thread } in self.running {
+            let result = thread.join().unwrap_or_else(|_| Err(Error::stop("panic", "the pipeline's thread panicked")));
+            if result.is_err() {
+                stats.set_state(PipelineState::Failed);
+            }
+            outcomes.push(Outcome { stats, result });
+        }
+        for (handle, thread) in self.workers {
+            handle.send(ToWorker::Stop);
+            let _ = thread.join();
+        }
+        outcomes
+    }
+}
+
+fn stats_of(plan: &PipelinePlan) -> Arc<PipelineStats> {
+    let topics: Vec<String> = plan.topics.iter().map(|topic| topic.name.clone()).collect();
+    PipelineStats::new(&plan.name, &pipeline::table_name(plan), &topics, &compile::step_kinds(plan))
+}
