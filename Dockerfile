@@ -19,6 +19,8 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --home-dir /var/lib/weir --create-home weir
 COPY --from=build /weir /usr/local/bin/weir
+# For `run` and for the health check.
+ENV WEIR_CONFIG=/etc/weir/weir.yaml
 USER weir
 # The state; give it a volume, or every start re-reads the source for the window.
 VOLUME /var/lib/weir
@@ -26,4 +28,4 @@ EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["weir", "healthcheck"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["weir"]
-CMD ["run", "--config", "/etc/weir/weir.yaml"]
+CMD ["run"]
