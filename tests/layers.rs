@@ -51,9 +51,9 @@ fn imports_go_one_way() {
     let wrong = each_line(|source, line| {
         let from = source.module.as_str();
         let Some(own) = level.get(from) else { return None };
-        let upward = imported(line).into_iter().find(|module| {
-            module != from && level.get(module.as_str()).is_none_or(|theirs| theirs >= own)
-        });
+        let upward = imported(line)
+            .into_iter()
+            .find(|module| module != from && level.get(module.as_str()).is_none_or(|theirs| theirs >= own));
         upward.map(|module| format!("`{from}` imports `{module}`, which does not lie below it"))
     });
     assert_eq!(wrong, Vec::<String>::new());

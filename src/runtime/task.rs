@@ -553,7 +553,13 @@ impl Task {
     }
 
     fn opened(&self, io: &Io) -> OpenEpoch {
-        OpenEpoch { opened_ms: io.boot_ms, idle_before: self.inputs.times.idle, cuts: Cuts::default(), records: 0, timestamps_ms: None }
+        OpenEpoch {
+            opened_ms: io.boot_ms,
+            idle_before: self.inputs.times.idle,
+            cuts: Cuts::default(),
+            records: 0,
+            timestamps_ms: None,
+        }
     }
 
     fn why_to_seal(&mut self, io: &Io) -> Option<SealedWhy> {
@@ -751,7 +757,9 @@ impl Task {
     }
 
     fn count_written(&mut self, epoch: Epoch, output: u16, wall_ms: i64) {
-        let Some(record) = self.log.output(epoch, output).filter(|record| self.chain.is_of_rows(record)) else { return };
+        let Some(record) = self.log.output(epoch, output).filter(|record| self.chain.is_of_rows(record)) else {
+            return;
+        };
         self.timestamps_ms.retain(|sealed, _| *sealed >= epoch);
         let age = |timestamp_ms: i64| (wall_ms - timestamp_ms).max(0) as f64 / 1000.0;
         let ages = self.timestamps_ms.get(&epoch).map(|(oldest_ms, newest_ms)| (age(*oldest_ms), age(*newest_ms)));
