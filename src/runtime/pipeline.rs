@@ -27,7 +27,6 @@ use crate::sink::clickhouse::table::{self, Load, TableReport};
 use crate::sink::dead_letter::{self, LetterBuilder};
 use crate::source::kafka::{KafkaGroup, MemberOptions, session_timeout_ms};
 use crate::source::{Group, Input, Wake};
-use crate::state::StateStore;
 use crate::state::ledger::{self, Counts};
 use crate::state::letters::{Letter, Letters};
 use crate::state::rocks::RocksStore;
@@ -175,6 +174,7 @@ fn run_once(
         process.clock.clone(),
         stats.clone(),
         Box::new(random_bytes::<16>),
+        state.retain_left_ms,
     );
     let mut coordinator = Coordinator::new(Box::new(group), opening, stats.clone(), GroupTimes { session_timeout_ms });
     coordinator.join()?;
