@@ -3,6 +3,7 @@
 use super::{Format, Global, colour, print};
 use crate::config::plan::Plan;
 use crate::error::Finding;
+use crate::runtime::compile;
 use std::process::ExitCode;
 
 /// Say everything that is wrong with the configuration
@@ -14,7 +15,7 @@ pub struct Check {
 }
 
 /// What the layers behind the configuration find in a plan that is whole (expressions, say). Each adds a line.
-const JUDGES: &[fn(&Plan) -> Vec<Finding>] = &[];
+const JUDGES: &[fn(&Plan) -> Vec<Finding>] = &[compile::judge];
 
 impl Check {
     pub fn run(self, global: &Global) -> ExitCode {
