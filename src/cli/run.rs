@@ -33,9 +33,9 @@ pub struct Run {
 
 impl Run {
     pub fn run(self, global: &Global) -> ExitCode {
-        let loaded = global.load();
-        eprint!("{}", loaded.report.text(colour(&std::io::stderr())));
-        let Some(mut plan) = loaded.plan.filter(|_| !loaded.report.has_errors()) else {
+        let (report, plan) = super::check::judged(global);
+        eprint!("{}", report.text(colour(&std::io::stderr())));
+        let Some(mut plan) = plan.filter(|_| !report.has_errors()) else {
             return ExitCode::FAILURE;
         };
         if let Err(unknown) = pick(&mut plan, &self.pipeline) {

@@ -28,7 +28,6 @@ use crate::sink::clickhouse::table::{self, Load, TableReport};
 use crate::sink::dead_letter::{self, LetterBuilder};
 use crate::source::kafka::{KafkaGroup, MemberOptions, session_timeout_ms};
 use crate::source::{Group, Input, Wake};
-use crate::state::StateStore;
 use crate::state::ledger::{self, Counts};
 use crate::state::letters::{Letter, Letters};
 use crate::state::rocks::RocksStore;
