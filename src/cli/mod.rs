@@ -4,6 +4,7 @@
 
 mod check;
 mod completions;
+mod explain;
 mod healthcheck;
 mod logging;
 mod observe;
@@ -32,6 +33,7 @@ struct Cli {
 enum Command {
     Run(run::Run),
     Check(check::Check),
+    Explain(explain::Explain),
     Schema(schema::Schema),
     Completions(completions::Completions),
     Healthcheck(healthcheck::Healthcheck),
@@ -45,6 +47,7 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Run(run) => run.run(&cli.global),
         Command::Check(check) => check.run(&cli.global),
+        Command::Explain(explain) => explain.run(&cli.global),
         Command::Schema(schema) => schema.run(),
         Command::Completions(completions) => completions.run(),
         Command::Healthcheck(healthcheck) => healthcheck.run(&cli.global),

@@ -88,7 +88,7 @@ impl Run {
 }
 
 /// Keeps only the pipelines that were asked for.
-fn pick(plan: &mut Plan, names: &[String]) -> Result<(), String> {
+pub(super) fn pick(plan: &mut Plan, names: &[String]) -> Result<(), String> {
     if let Some(unknown) = names.iter().find(|name| plan.pipelines.iter().all(|pipeline| pipeline.name != **name)) {
         let known: Vec<&str> = plan.pipelines.iter().map(|pipeline| pipeline.name.as_str()).collect();
         return Err(format!("there is no pipeline `{unknown}` in the file; it has: {}", known.join(", ")));

@@ -6,6 +6,7 @@ pub mod compile;
 pub mod coordinator;
 pub mod delivery;
 pub mod engine;
+pub mod facts;
 pub mod inputs;
 pub mod inspect;
 pub mod letters;
