@@ -33,7 +33,7 @@ lint: ## format and clippy
 	cargo clippy --release --all-targets -- -D warnings
 
 deny: $(cargo_deny) ## licences, bans, sources of the dependencies
-	"$(cargo_deny)" --offline check licenses bans sources
+	"$(cargo_deny)" check licenses bans sources
 
 advisories: $(cargo_deny) ## known weaknesses of the dependencies; needs a network
 	"$(cargo_deny)" check advisories

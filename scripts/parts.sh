@@ -70,7 +70,7 @@ fetch_kafka() {
   local new="$parts/.new-kafka-$$"
   mkdir -p "$new"
   cat >"$new/pom.xml" <<POM
-<project xmlns="http://maven.apache.org/POM/4.0.0">
+<project>
   <modelVersion>4.0.0</modelVersion>
   <groupId>weir</groupId><artifactId>kafka-for-tests</artifactId><version>1</version><packaging>pom</packaging>
   <dependencies>

@@ -4,6 +4,7 @@
 
 mod check;
 mod completions;
+mod demo;
 mod explain;
 mod healthcheck;
 mod logging;
@@ -32,6 +33,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Run),
+    Demo(demo::Demo),
     Check(check::Check),
     Explain(explain::Explain),
     Schema(schema::Schema),
@@ -46,6 +48,7 @@ pub fn main() -> ExitCode {
     logging::start(&cli.global);
     match cli.command {
         Command::Run(run) => run.run(&cli.global),
+        Command::Demo(demo) => demo.run(&cli.global),
         Command::Check(check) => check.run(&cli.global),
         Command::Explain(explain) => explain.run(&cli.global),
         Command::Schema(schema) => schema.run(),
