@@ -7,6 +7,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{PipelineState, PipelineStats};
+use crate::runtime::limits;
 use crate::runtime::opening::Opening;
 use crate::runtime::task::{FromTask, TaskId, TaskStart, ToTask};
 use crate::source::{CommitOutcome, Group, GroupEvent, OffsetsToCommit};
@@ -98,6 +99,7 @@ pub struct Coordinator {
     until_end: bool,
     assigned_once: bool,
     next_retry_ms: u64,
+    next_look_ms: u64,
     progress: Progress,
 }
 
@@ -119,6 +121,7 @@ impl Coordinator {
             stopping: None,
             assigned_once: false,
             next_retry_ms: 0,
+            next_look_ms: 0,
             progress: Progress::Going,
         }
     }
@@ -134,7 +137,7 @@ impl Coordinator {
 
     /// Seal, deliver, commit, stop; the member stays in the group.
     pub fn stop(&mut self, workers: &mut dyn Workers, boot_ms: u64) {
-        self.begin_stop(Stopping::Stay, workers, boot_ms + crate::runtime::limits::STOP_WAIT_MS);
+        self.begin_stop(Stopping::Stay, workers, boot_ms + limits::STOP_WAIT_MS);
     }
 
     /// Serves the group's events and the tasks' messages, then commits what is to be said.
@@ -155,6 +158,9 @@ impl Coordinator {
             }
         }
         self.continue_leaving(workers, boot_ms);
+        if let Err(error) = self.look_around(workers, boot_ms) {
+            return self.fail(error, workers);
+        }
         self.commit(workers, boot_ms);
         self.continue_stopping(workers, boot_ms);
     }
@@ -244,6 +250,50 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Now and then: are the topics still the same ones, with as many partitions? A topic with another id is a loss
+    /// of all its tasks, which begin anew.
+    fn look_around(&mut self, workers: &mut dyn Workers, boot_ms: u64) -> Result<()> {
+        if boot_ms < self.next_look_ms || self.leaving.is_some() || self.stopping.is_some() || !self.assigned_once {
+            return Ok(());
+        }
+        let first = std::mem::replace(&mut self.next_look_ms, boot_ms + limits::LOOK_AROUND_MS) == 0;
+        if first {
+            return Ok(());
+        }
+        self.opening.forget_left();
+        match self.opening.topics_changed(&mut *self.group) {
+            Ok(true) => {
+                tracing::warn!(pipeline = self.stats.pipeline, "a topic was deleted and created again");
+                let partitions: Vec<i32> = self.owned.keys().copied().collect();
+                self.begin_anew(&partitions, workers)?;
+            }
+            Ok(false) => self.finish_without_partitions()?,
+            // Who cannot be asked now is asked again later.
+            Err(error) if error.kind == Kind::Retry => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Under `--until-end`, a member to which the group gives nothing is done when the others are.
+    fn finish_without_partitions(&mut self) -> Result<()> {
+        if self.until_end && self.owned.is_empty() && self.opening.all_at_ends(&mut *self.group)? {
+            self.stopping = Some(Stopping::Leave);
+        }
+        Ok(())
+    }
+
+    /// Drops these tasks with what they have not stored, and decides anew how they begin.
+    fn begin_anew(&mut self, partitions: &[i32], workers: &mut dyn Workers) -> Result<()> {
+        for partition in partitions {
+            if let Some(task) = self.owned.remove(partition) {
+                workers.drop_task(task.id);
+            }
+        }
+        self.underway = None;
+        self.begin_tasks(partitions, workers, true)
+    }
+
     /// Gives partitions back when their tasks hold no queue any more.
     fn continue_leaving(&mut self, workers: &mut dyn Workers, boot_ms: u64) {
         let Some(leaving) = &mut self.leaving else { return };
@@ -285,10 +335,11 @@ impl Coordinator {
                 task.finished = finished;
                 task.offer = None;
             }
-            FromTask::DecideAgain => {
-                self.owned.remove(&id.partition);
-                workers.drop_task(id);
-                self.begin_tasks(&[id.partition], workers, true)?;
+            FromTask::DecideAgain => self.begin_anew(&[id.partition], workers)?,
+            // A position that the log does not have: retention, or another topic of that name. The start knows.
+            FromTask::Failed(error) if error.code == "gap" && self.stopping.is_none() => {
+                tracing::warn!(pipeline = self.stats.pipeline, partition = id.partition, "{error}");
+                self.begin_anew(&[id.partition], workers)?;
             }
             FromTask::Failed(error) => return Err(error),
         }

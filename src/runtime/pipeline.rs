@@ -175,6 +175,7 @@ fn run_once(
         process.clock.clone(),
         stats.clone(),
         Box::new(random_bytes::<16>),
+        state.retain_left_ms,
     );
     let mut coordinator = Coordinator::new(Box::new(group), opening, stats.clone(), GroupTimes { session_timeout_ms });
     coordinator.join()?;

@@ -384,6 +384,22 @@ pub fn retire(task: TaskNo, batch: &mut WriteBatch) {
     batch.put(Table::Ledger, key::retired(task), []);
 }
 
+/// Retires the tasks of partitions that left this process before `oldest_ms`.
+pub fn retire_left(store: &dyn StateStore, oldest_ms: i64) -> Result<()> {
+    let mut batch = WriteBatch::default();
+    store.scan(Table::Ledger, b"p", b"q", &mut |key, value| {
+        if let Ok(entry) = decode::<TaskEntry>(value)
+            && entry.left_ms > 0
+            && entry.left_ms < oldest_ms
+        {
+            batch.delete(Table::Ledger, key);
+            retire(entry.task, &mut batch);
+        }
+        true
+    })?;
+    if batch.is_empty() { Ok(()) } else { store.write(&batch) }
+}
+
 /// The task numbers that were set aside and whose keys may still be there.
 pub fn retired(store: &dyn StateStore) -> Result<Vec<TaskNo>> {
     let mut tasks = Vec::new();
