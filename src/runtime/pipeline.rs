@@ -18,6 +18,7 @@ use crate::runtime::inputs::TaskInput;
 use crate::runtime::letters::{EpochLetters, LetterBlocks, LetterTarget};
 use crate::runtime::memory::{self, PipelineMemory};
 use crate::runtime::opening::{Opening, OpeningSettings, TaskFactory};
+use crate::runtime::prepare::Preparing;
 use crate::runtime::recovery::Policy;
 use crate::runtime::task::{FromTask, TaskId, TaskSettings, TaskStart, ToTask};
 use crate::runtime::worker::{PipelineContext, ToWorker, WorkerHandle};
@@ -342,9 +343,9 @@ fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i32) -> Resu
         batch_interval_ms: sink.batch.interval_ms,
     };
     let database = &sink.connection.database;
-    let report = process.tokio.block_on(table::inspect(&client, database, &sink.table, load));
-    let report = report.map_err(|failure| failure.into_error("looking at the table"))?;
-    let (server, schema) = usable(report)?;
+    let describe_by_broker = process.options.describe_by_broker;
+    let preparing = Preparing { plan, client: &client, tokio: &process.tokio, load, describe_by_broker };
+    let (server, schema) = usable(preparing.table()?)?;
     let (mapping, problems) = mapping::map(sink, &schema, &server, &mut |_| crate::codec::rows::Slot(0));
     refuse(&problems)?;
     drop(mapping);
