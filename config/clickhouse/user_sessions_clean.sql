@@ -15,4 +15,4 @@ CREATE TABLE IF NOT EXISTS user_sessions_clean
 )
 ENGINE = MergeTree
 ORDER BY (ts, session_id)
-SETTINGS non_replicated_deduplication_window = 10000
+SETTINGS non_replicated_deduplication_window = 100000

@@ -4,6 +4,7 @@
 
 mod check;
 mod completions;
+mod demo;
 mod healthcheck;
 mod logging;
 mod observe;
@@ -31,6 +32,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Run),
+    Demo(demo::Demo),
     Check(check::Check),
     Schema(schema::Schema),
     Completions(completions::Completions),
@@ -44,6 +46,7 @@ pub fn main() -> ExitCode {
     logging::start(&cli.global);
     match cli.command {
         Command::Run(run) => run.run(&cli.global),
+        Command::Demo(demo) => demo.run(&cli.global),
         Command::Check(check) => check.run(&cli.global),
         Command::Schema(schema) => schema.run(),
         Command::Completions(completions) => completions.run(),

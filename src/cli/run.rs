@@ -106,7 +106,7 @@ fn exit_code(outcomes: &[Outcome]) -> ExitCode {
     }
 }
 
-fn serve(listen: &str, watched: Watched) -> Result<(), String> {
+pub fn serve(listen: &str, watched: Watched) -> Result<(), String> {
     let listener = std::net::TcpListener::bind(listen)
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
         .map_err(|error| format!("cannot listen on {listen} (http.listen): {error}"))?;

@@ -309,6 +309,12 @@ impl CommitLog {
         })
     }
 
+    /// The block of an output that waits for its acknowledgement.
+    pub fn output(&self, epoch: Epoch, output: u16) -> Option<&OutputRecord> {
+        let front = self.sealed.front().filter(|sealed| sealed.record.after.epoch == epoch)?;
+        front.record.outputs.get(output as usize)
+    }
+
     /// The table acknowledged a block. True when its whole epoch is acknowledged by that.
     pub fn delivered(&mut self, epoch: Epoch, output: u16, boot_ms: u64) -> bool {
         let Some(outgoing) = self.outgoing(epoch, output) else { return false };

@@ -16,6 +16,7 @@ use crate::source::OffsetsToCommit;
 use crate::state::ledger::{Checkpoint, Cuts, EpochRecord, Mark, Moment, Pending, TaskEntry, encode, key};
 use crate::state::{StateStore, Table, WriteBatch};
 use crate::types::{Epoch, Link, TaskNo};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Which task: the pipeline by its place, the partition, and the assignment under which it runs.
@@ -159,6 +160,8 @@ struct OpenEpoch {
     idle_before: u64,
     cuts: Cuts,
     records: u64,
+    /// Kafka timestamps of its first and its last row.
+    timestamps_ms: Option<(i64, i64)>,
 }
 
 /// What a handed-out write was for.
@@ -183,6 +186,8 @@ pub struct Task {
     stage: Stage,
     ends: Option<Vec<i64>>,
     open: Option<OpenEpoch>,
+    /// Kafka timestamps of the first and last row of sealed epochs, for the latency.
+    timestamps_ms: BTreeMap<Epoch, (i64, i64)>,
     reread_records: u64,
     begun: bool,
     /// Not delivered for a reason only a person can mend: nothing is processed until a later attempt succeeds.
@@ -206,6 +211,7 @@ impl Task {
             stage: start.stage,
             ends: start.ends,
             open: None,
+            timestamps_ms: BTreeMap::new(),
             reread_records: 0,
             begun: false,
             stuck: None,
@@ -537,13 +543,17 @@ impl Task {
         let open = self.open.as_mut().expect("it was just opened");
         open.cuts.0.append(&mut cuts.0);
         open.records += io.pass.records;
+        if let (Some(first), Some(last)) = (io.pass.rows.meta.first(), io.pass.rows.meta.last()) {
+            let oldest_ms = open.timestamps_ms.map_or(first.timestamp_ms, |(oldest_ms, _)| oldest_ms);
+            open.timestamps_ms = Some((oldest_ms, last.timestamp_ms));
+        }
         self.chain.process(io.pass, &self.inputs, io.store, Mode::Deliver)?;
         self.stats.processed(began.elapsed());
         Ok(true)
     }
 
     fn opened(&self, io: &Io) -> OpenEpoch {
-        OpenEpoch { opened_ms: io.boot_ms, idle_before: self.inputs.times.idle, cuts: Cuts::default(), records: 0 }
+        OpenEpoch { opened_ms: io.boot_ms, idle_before: self.inputs.times.idle, cuts: Cuts::default(), records: 0, timestamps_ms: None }
     }
 
     fn why_to_seal(&mut self, io: &Io) -> Option<SealedWhy> {
@@ -617,6 +627,7 @@ impl Task {
         }
         self.log.add_release(&mut batch);
         self.stats.sealed(why, record.outputs.iter().map(|output| output.rows), began.elapsed());
+        self.timestamps_ms.extend(open.timestamps_ms.map(|times| (epoch, times)));
         self.log.push(record, blocks);
         self.write = Some((batch, Writing::Epoch));
         tracing::debug!(pipeline = self.settings.pipeline, partition = self.id.partition, %epoch, ?why, boot = io.boot_ms, "sealed");
@@ -709,6 +720,7 @@ impl Task {
             }
             AttemptOutcome::Acknowledged { seconds } => {
                 self.stuck = None;
+                self.count_written(epoch, output, io.wall_ms);
                 self.log.delivered(epoch, output, io.boot_ms);
                 self.stats.acknowledged(seconds);
             }
@@ -736,6 +748,14 @@ impl Task {
                 }
             }
         }
+    }
+
+    fn count_written(&mut self, epoch: Epoch, output: u16, wall_ms: i64) {
+        let Some(record) = self.log.output(epoch, output).filter(|record| self.chain.is_of_rows(record)) else { return };
+        self.timestamps_ms.retain(|sealed, _| *sealed >= epoch);
+        let age = |timestamp_ms: i64| (wall_ms - timestamp_ms).max(0) as f64 / 1000.0;
+        let ages = self.timestamps_ms.get(&epoch).map(|(oldest_ms, newest_ms)| (age(*oldest_ms), age(*newest_ms)));
+        self.stats.written(record.rows, ages);
     }
 
     // --- the end -------------------------------------------------------------------------------------------

@@ -25,14 +25,14 @@ pub struct TimeRule {
 }
 
 /// Seconds since the epoch, for DateTime.
-#[inline]
+#[inline(always)]
 pub fn date_time(value: Value<'_>, rule: &TimeRule) -> Result<u32, Misfit> {
     let ticks = ticks(value, rule, 0)?;
     u32::try_from(ticks).map_err(|_| Misfit::OutOfRange)
 }
 
 /// Ticks of 10^-`precision` seconds since the epoch, for DateTime64.
-#[inline]
+#[inline(always)]
 pub fn date_time_64(value: Value<'_>, rule: &TimeRule, precision: u8) -> Result<i64, Misfit> {
     let ticks = ticks(value, rule, precision)?;
     let per_second = number::pow10(u32::from(precision));
@@ -71,7 +71,7 @@ fn days(value: Value<'_>, rule: &TimeRule) -> Result<i64, Misfit> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn ticks(value: Value<'_>, rule: &TimeRule, precision: u8) -> Result<i64, Misfit> {
     match value {
         Value::Text(text) => {
@@ -98,12 +98,13 @@ fn ticks(value: Value<'_>, rule: &TimeRule, precision: u8) -> Result<i64, Misfit
 }
 
 /// The fast way for `YYYY-MM-DDThh:mm:ss[.digits]Z` and the like: with seconds, in UTC. `None`: ask the full parser.
-#[inline]
+#[inline(always)]
 fn usual_moment(text: &[u8]) -> Option<Moment> {
     let (head, rest) = text.split_first_chunk::<19>()?;
     let separated =
         head[4] == b'-' && head[7] == b'-' && matches!(head[10], b'T' | b' ') && head[13] == b':' && head[16] == b':';
-    let [century, year, month, day, hour, minute, second] = [0, 2, 5, 8, 11, 14, 17].map(|at| two(head, at));
+    let (century, year, month, day) = (two(head, 0), two(head, 2), two(head, 5), two(head, 8));
+    let (hour, minute, second) = (two(head, 11), two(head, 14), two(head, 17));
     // Days that not every month has take the long way, as does all that is wrong.
     let in_range = century < 100 && year < 100 && (1..=12).contains(&month) && (1..=28).contains(&day);
     if !separated || !in_range || hour > 23 || minute > 59 || second > 59 {

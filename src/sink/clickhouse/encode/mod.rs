@@ -248,7 +248,7 @@ impl BlockBuilder for NativeBuilder {
     }
 
     fn bytes(&self) -> usize {
-        self.columns.iter().map(|bound| bound.column.len()).sum()
+        self.columns.iter().map(|bound| bound.column.size_bytes()).sum()
     }
 
     fn seal(&mut self) -> Option<Block> {

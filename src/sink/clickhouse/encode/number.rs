@@ -41,6 +41,16 @@ pub fn small(text: &[u8]) -> Option<(i64, u32)> {
     Some((if negative { -value } else { value }, fraction))
 }
 
+/// The nearest float of an ordinary number: digits and power of ten are both exact in a double, so that the one
+/// division rounds once (Clinger's fast path).
+#[inline(always)]
+pub fn small_float(text: &[u8]) -> Option<f64> {
+    let (value, fraction) = small(text)?;
+    // Negative zero has no integer.
+    let exact = value.unsigned_abs() < 1 << 53 && (value != 0 || text[0] != b'-');
+    exact.then(|| value as f64 / pow10(fraction) as f64)
+}
+
 /// One to 17 digits and nothing else: their value and count.
 #[inline(always)]
 pub fn small_digits(digits: &[u8]) -> Option<(i64, u32)> {
@@ -84,6 +94,15 @@ fn eight_digits(chunk: u64) -> Option<i64> {
 mod tests {
     use super::*;
     use crate::codec::number::Decimal;
+
+    #[test]
+    fn the_fast_float_is_the_nearest_one() {
+        for text in ["0", "0.1", "-2.5", "123.456", "9007199254740991", "0.00000000000000001", "3.14159265358979"] {
+            assert_eq!(small_float(text.as_bytes()).map(f64::to_bits), text.parse().ok().map(f64::to_bits), "{text}");
+        }
+        assert_eq!(small_float(b"9007199254740993"), None);
+        assert_eq!(small_float(b"-0"), None);
+    }
 
     #[test]
     fn the_fast_way_agrees_with_the_exact_one() {
