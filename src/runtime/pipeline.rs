@@ -48,6 +48,8 @@ pub type Stop = Arc<AtomicBool>;
 const POLL_WAIT: Duration = Duration::from_millis(5);
 /// Messages from tasks to their coordinator: each has few under way.
 const MESSAGES_MAX: usize = 1 << 16;
+/// How long a worker may take to let go of a pipeline: one batch, one store.
+const FORGET_WAIT: Duration = Duration::from_secs(30);
 /// How long to wait before a lost connection at start is tried again.
 const CONNECT_AGAIN: Duration = Duration::from_secs(1);
 
@@ -60,11 +62,20 @@ pub fn run(
     stats: Arc<PipelineStats>,
     stop: &Stop,
 ) -> Result<()> {
+    let mut fenced_at_ms = None;
     loop {
         let result = run_once(place, &plan, state, process, &stats, stop);
+        forget(place, process);
         match result {
-            Err(error) if error.kind == Kind::Fenced && !stop.load(Relaxed) && fenced_may_retry(&error) => {
-                tracing::warn!(pipeline = plan.name, "{error}; starting anew");
+            Err(error) if error.kind != Kind::Stop && !stop.load(Relaxed) => {
+                let now_ms = process.clock.boot_ms();
+                let fenced = error.kind == Kind::Fenced;
+                if fenced
+                    && fenced_at_ms.replace(now_ms).is_some_and(|at| now_ms - at < session_timeout_ms(&plan.kafka))
+                {
+                    return Err(twin(&plan, &stats, &error));
+                }
+                tracing::warn!(pipeline = plan.name, code = error.code, "{error}; starting anew, as after a crash");
                 stats.set_state(PipelineState::Starting);
                 std::thread::sleep(CONNECT_AGAIN);
             }
@@ -79,9 +90,27 @@ pub fn run(
     }
 }
 
-/// A twin that uses the same identity would fence us again and again.
-fn fenced_may_retry(error: &Error) -> bool {
-    error.code != "fenced_instance"
+/// Fenced again and again: somebody else is us.
+fn twin(plan: &PipelinePlan, stats: &PipelineStats, error: &Error) -> Error {
+    let message = format!(
+        "another process uses this pipeline's identity in group `{}` (a copied state directory?): give it a directory \
+         of its own. {error}",
+        plan.kafka.group
+    );
+    tracing::error!(pipeline = plan.name, code = error.code, "{message}");
+    stats.failed_with(message.clone());
+    stats.set_state(PipelineState::Failed);
+    Error::stop("fenced", message)
+}
+
+/// Waits until no worker holds anything of the pipeline any more: its directory can be opened again.
+fn forget(place: usize, process: &Process) {
+    let (told, done) = bounded(process.workers.len());
+    process.workers.iter().for_each(|worker| worker.send(ToWorker::Forget(place, told.clone())));
+    for _ in &process.workers {
+        // A worker that is gone holds nothing.
+        let _ = done.recv_timeout(FORGET_WAIT);
+    }
 }
 
 fn run_once(
