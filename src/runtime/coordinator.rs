@@ -370,8 +370,16 @@ impl Coordinator {
                 self.next_retry_ms = boot_ms + 100;
                 offers.iter().for_each(|(task, offer)| workers.tell(*task, ToTask::Refused { offer: *offer }));
             }
+            Err(error) if error.kind == Kind::Fenced => self.set_fenced(&error.message, workers),
             Err(error) => self.fail(error, workers),
         }
+    }
+
+    fn set_fenced(&mut self, why: &str, workers: &mut dyn Workers) {
+        self.stats.committed("fenced");
+        tracing::warn!(pipeline = self.stats.pipeline, why, "fenced: nothing is sent until the next assignment");
+        self.fenced = true;
+        self.owned.values().for_each(|task| workers.tell(task.id, ToTask::Fenced(true)));
     }
 
     fn answered(&mut self, id: u64, outcome: CommitOutcome, workers: &mut dyn Workers, boot_ms: u64) {
@@ -391,16 +399,7 @@ impl Coordinator {
                 self.next_retry_ms = boot_ms + 100;
                 offers.for_each(|(task, offer)| workers.tell(*task, ToTask::Refused { offer: *offer }));
             }
-            CommitOutcome::Fenced(why) => {
-                self.stats.committed("fenced");
-                tracing::warn!(
-                    pipeline = self.stats.pipeline,
-                    why,
-                    "fenced: nothing is sent until the next assignment"
-                );
-                self.fenced = true;
-                self.owned.values().for_each(|task| workers.tell(task.id, ToTask::Fenced(true)));
-            }
+            CommitOutcome::Fenced(why) => self.set_fenced(&why, workers),
         }
     }
 

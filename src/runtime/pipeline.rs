@@ -4,7 +4,9 @@
 //! connection shows is told in a sentence before anything is read; a corrupt state directory is set aside, never
 //! repaired; a fatal client error starts the pipeline anew, as after a crash.
 
-use crate::config::plan::{DeadLettersPlan, DeliveryGuarantee, FollowOr, HaltOr, PipelinePlan, SinkPlan, StatePlan};
+use crate::config::plan::{
+    DeadLettersPlan, DeliveryGuarantee, FollowOr, HaltOr, PipelinePlan, SinkPlan, StatePlan, UnclearChoice,
+};
 use crate::error::{Error, Finding, Kind, Result};
 use crate::metrics::{PipelineState, PipelineStats};
 use crate::runtime::chain::{Chain, percent_escaped};
@@ -16,6 +18,7 @@ use crate::runtime::inputs::TaskInput;
 use crate::runtime::letters::{EpochLetters, LetterBlocks, LetterTarget};
 use crate::runtime::memory::{self, PipelineMemory};
 use crate::runtime::opening::{Opening, OpeningSettings, TaskFactory};
+use crate::runtime::prepare::Preparing;
 use crate::runtime::recovery::Policy;
 use crate::runtime::task::{FromTask, TaskId, TaskSettings, TaskStart, ToTask};
 use crate::runtime::worker::{PipelineContext, ToWorker, WorkerHandle};
@@ -45,6 +48,8 @@ pub type Stop = Arc<AtomicBool>;
 const POLL_WAIT: Duration = Duration::from_millis(5);
 /// Messages from tasks to their coordinator: each has few under way.
 const MESSAGES_MAX: usize = 1 << 16;
+/// How long a worker may take to let go of a pipeline: one batch, one store.
+const FORGET_WAIT: Duration = Duration::from_secs(30);
 /// How long to wait before a lost connection at start is tried again.
 const CONNECT_AGAIN: Duration = Duration::from_secs(1);
 
@@ -57,11 +62,20 @@ pub fn run(
     stats: Arc<PipelineStats>,
     stop: &Stop,
 ) -> Result<()> {
+    let mut fenced_at_ms = None;
     loop {
         let result = run_once(place, &plan, state, process, &stats, stop);
+        forget(place, process);
         match result {
-            Err(error) if error.kind == Kind::Fenced && !stop.load(Relaxed) && fenced_may_retry(&error) => {
-                tracing::warn!(pipeline = plan.name, "{error}; starting anew");
+            Err(error) if error.kind != Kind::Stop && !stop.load(Relaxed) => {
+                let now_ms = process.clock.boot_ms();
+                let fenced = error.kind == Kind::Fenced;
+                if fenced
+                    && fenced_at_ms.replace(now_ms).is_some_and(|at| now_ms - at < session_timeout_ms(&plan.kafka))
+                {
+                    return Err(twin(&plan, &stats, &error));
+                }
+                tracing::warn!(pipeline = plan.name, code = error.code, "{error}; starting anew, as after a crash");
                 stats.set_state(PipelineState::Starting);
                 std::thread::sleep(CONNECT_AGAIN);
             }
@@ -76,9 +90,27 @@ pub fn run(
     }
 }
 
-/// A twin that uses the same identity would fence us again and again.
-fn fenced_may_retry(error: &Error) -> bool {
-    error.code != "fenced_instance"
+/// Fenced again and again: somebody else is us.
+fn twin(plan: &PipelinePlan, stats: &PipelineStats, error: &Error) -> Error {
+    let message = format!(
+        "another process uses this pipeline's identity in group `{}` (a copied state directory?): give it a directory \
+         of its own. {error}",
+        plan.kafka.group
+    );
+    tracing::error!(pipeline = plan.name, code = error.code, "{message}");
+    stats.failed_with(message.clone());
+    stats.set_state(PipelineState::Failed);
+    Error::stop("fenced", message)
+}
+
+/// Waits until no worker holds anything of the pipeline any more: its directory can be opened again.
+fn forget(place: usize, process: &Process) {
+    let (told, done) = bounded(process.workers.len());
+    process.workers.iter().for_each(|worker| worker.send(ToWorker::Forget(place, told.clone())));
+    for _ in &process.workers {
+        // A worker that is gone holds nothing.
+        let _ = done.recv_timeout(FORGET_WAIT);
+    }
 }
 
 fn run_once(
@@ -157,7 +189,7 @@ fn run_once(
     };
     let (to_coordinator, messages) = bounded(MESSAGES_MAX);
     let context = PipelineContext {
-        settings: Arc::new(task_settings(plan, &memory, process.options.until_end)),
+        settings: Arc::new(task_settings(plan, &memory, process.options.until_end, sink.window_ms)),
         stats: stats.clone(),
         store: store.clone(),
         sinks: sink.sinks,
@@ -326,6 +358,8 @@ struct ConnectedSink {
     sinks: PipelineSinks,
     make_builder: MakeBuilder,
     letters: Option<LetterSink>,
+    /// For how long the table remembers a token at least.
+    window_ms: i64,
 }
 
 fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i32) -> Result<ConnectedSink> {
@@ -338,14 +372,15 @@ fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i32) -> Resu
         batch_interval_ms: sink.batch.interval_ms,
     };
     let database = &sink.connection.database;
-    let report = process.tokio.block_on(table::inspect(&client, database, &sink.table, load));
-    let report = report.map_err(|failure| failure.into_error("looking at the table"))?;
-    let (server, schema) = usable(report)?;
+    let describe_by_broker = process.options.describe_by_broker;
+    let preparing = Preparing { plan, client: &client, tokio: &process.tokio, load, describe_by_broker };
+    let (server, schema) = usable(preparing.table()?)?;
     let (mapping, problems) = mapping::map(sink, &schema, &server, &mut |_| crate::codec::rows::Slot(0));
     refuse(&problems)?;
     drop(mapping);
     let rows = ClickHouseSink::new(client.clone(), &server, database, &sink.table, &sink.settings);
     let (letters, letter_sink) = connect_letters(plan, process, load)?;
+    let window_ms = table::window_seconds(&server, &schema, load).saturating_mul(1000).min(i64::MAX as u64) as i64;
     let (sink_plan, server_info) = (sink.clone(), server);
     let make_builder: MakeBuilder =
         Arc::new(move |resolve| Box::new(mapping::map(&sink_plan, &schema, &server_info, resolve).0.builder()));
@@ -357,6 +392,7 @@ fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i32) -> Resu
         },
         make_builder,
         letters,
+        window_ms,
     })
 }
 
@@ -502,7 +538,7 @@ fn note_ends(group: &mut dyn Group, topics: usize, partitions: i32) -> Result<BT
     Ok(ends)
 }
 
-fn task_settings(plan: &PipelinePlan, memory: &PipelineMemory, until_end: bool) -> TaskSettings {
+fn task_settings(plan: &PipelinePlan, memory: &PipelineMemory, until_end: bool, window_ms: i64) -> TaskSettings {
     let SinkPlan::ClickHouse(sink) = &plan.sink;
     let mut batch = sink.batch;
     batch.bytes = batch.bytes.min(memory.task.block_bytes);
@@ -513,6 +549,9 @@ fn task_settings(plan: &PipelinePlan, memory: &PipelineMemory, until_end: bool) 
         outbox_bytes_max: memory.task.outbox_bytes,
         state_bytes_max: memory.task.state_bytes as usize,
         stops_on_failure: until_end,
+        gate: Arc::default(),
+        window_ms,
+        resend_unclear: plan.on_unclear == UnclearChoice::Resend,
         strict: plan.strict,
     }
 }
