@@ -28,6 +28,7 @@ use crate::sink::clickhouse::insert::ClickHouseSink;
 use crate::sink::clickhouse::mapping;
 use crate::sink::clickhouse::table::{self, Load, TableReport};
 use crate::sink::dead_letter::{self, LetterBuilder};
+use crate::sink::kafka_letters::{self, KafkaLetters};
 use crate::source::kafka::{KafkaGroup, MemberOptions, session_timeout_ms};
 use crate::source::{Group, Input, Wake};
 use crate::state::ledger::{self, Counts};
@@ -293,7 +294,7 @@ impl TaskFactory for Factory {
         let parts = self.blueprint.parts(partition, task).map_err(|findings| expression_error(&findings))?;
         let target = match &self.letter_sink {
             None => LetterTarget::Local(self.letters.clone()),
-            Some(sink) => LetterTarget::Blocks(Box::new(sink.clone())),
+            Some(sink) => LetterTarget::Blocks(Box::new(sink.clone()), self.letters.clone()),
         };
         let topics = plan.topics.iter().map(|topic| topic.name.clone()).collect();
         let letters = EpochLetters::new(plan.name.clone(), topics, partition, target);
@@ -404,10 +405,11 @@ fn connect_letters(
 ) -> Result<(Option<LetterSink>, Option<Arc<dyn AnySink>>)> {
     match &plan.dead_letters {
         DeadLettersPlan::Local { .. } => Ok((None, None)),
-        DeadLettersPlan::Kafka { .. } => Err(Error::stop(
-            "dead_letters",
-            "dead letters in a Kafka topic are not there yet: use the local store or a ClickHouse table",
-        )),
+        DeadLettersPlan::Kafka { topic, .. } => {
+            let taker = KafkaLetters::connect(&plan.kafka, topic, &process.tokio)?;
+            let sink = LetterSink::Topic { bytes_max: taker.letter_bytes_max(), target: target("kafka", topic) };
+            Ok((Some(sink), Some(Arc::new(taker))))
+        }
         DeadLettersPlan::ClickHouse { connection, table, .. } => {
             let client = Arc::new(Client::new(connection)?);
             let report = process.tokio.block_on(table::inspect(&client, &connection.database, table, load));
@@ -417,7 +419,7 @@ fn connect_letters(
             LetterBuilder::new(&schema, sink.compression)
                 .map_err(|problems| Error::stop("dead_letters", sentences(&problems)))?;
             let taker = ClickHouseSink::new(client, &server, &connection.database, table, &BTreeMap::new());
-            let letters = LetterSink {
+            let letters = LetterSink::Table {
                 schema: Arc::new(schema),
                 compression: sink.compression,
                 target: target(&connection.database, table),
@@ -456,41 +458,67 @@ fn sentences(problems: &[table::Problem]) -> String {
     problems.iter().map(sentence).collect::<Vec<_>>().join("\n")
 }
 
-/// Encodes dead letters for their table.
+/// Encodes dead letters for where they go.
 #[derive(Clone)]
-struct LetterSink {
-    schema: Arc<crate::sink::clickhouse::schema::TableSchema>,
-    compression: crate::config::plan::BlockCompression,
-    target: String,
+enum LetterSink {
+    Table {
+        schema: Arc<crate::sink::clickhouse::schema::TableSchema>,
+        compression: crate::config::plan::BlockCompression,
+        target: String,
+    },
+    Topic {
+        bytes_max: usize,
+        target: String,
+    },
 }
 
 impl LetterBlocks for LetterSink {
     fn target(&self) -> &str {
-        &self.target
+        match self {
+            LetterSink::Table { target, .. } | LetterSink::Topic { target, .. } => target,
+        }
+    }
+
+    fn takes(&self, letter: &Letter) -> bool {
+        match self {
+            LetterSink::Table { .. } => true,
+            LetterSink::Topic { bytes_max, .. } => kafka_letters::message_bytes(letter) <= *bytes_max,
+        }
     }
 
     fn encode(&mut self, letters: &[Letter]) -> Block {
-        let builder = LetterBuilder::new(&self.schema, self.compression);
-        let mut builder = builder.unwrap_or_else(|_| unreachable!("the table was tried at start"));
-        for letter in letters {
-            let headers = crate::codec::record::encode_headers(&letter.headers);
-            builder.push(&dead_letter::Letter {
-                time_ms: letter.noted_ms,
-                pipeline: &letter.pipeline,
-                step: &letter.step,
-                reason: &letter.reason,
-                message: &letter.message,
-                topic: &letter.topic,
-                partition: letter.partition as i32,
-                offset: letter.offset,
-                timestamp_ms: letter.timestamp_ms,
-                key: letter.key.as_deref(),
-                value: letter.value.as_deref(),
-                headers: &headers,
-            });
+        match self {
+            LetterSink::Table { schema, compression, .. } => table_block(schema, *compression, letters),
+            LetterSink::Topic { .. } => kafka_letters::block_of(letters),
         }
-        builder.seal().expect("there is at least one letter")
     }
+}
+
+fn table_block(
+    schema: &crate::sink::clickhouse::schema::TableSchema,
+    compression: crate::config::plan::BlockCompression,
+    letters: &[Letter],
+) -> Block {
+    let builder = LetterBuilder::new(schema, compression);
+    let mut builder = builder.unwrap_or_else(|_| unreachable!("the table was tried at start"));
+    for letter in letters {
+        let headers = crate::codec::record::encode_headers(&letter.headers);
+        builder.push(&dead_letter::Letter {
+            time_ms: letter.noted_ms,
+            pipeline: &letter.pipeline,
+            step: &letter.step,
+            reason: &letter.reason,
+            message: &letter.message,
+            topic: &letter.topic,
+            partition: letter.partition as i32,
+            offset: letter.offset,
+            timestamp_ms: letter.timestamp_ms,
+            key: letter.key.as_deref(),
+            value: letter.value.as_deref(),
+            headers: &headers,
+        });
+    }
+    builder.seal().expect("there is at least one letter")
 }
 
 /// `<database>/<table>` as a token ends.
