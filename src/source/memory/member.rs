@@ -101,7 +101,7 @@ impl MemoryGroup {
 
     fn next_event(&mut self) -> Option<GroupEvent> {
         let member = self.member?;
-        let event = self.kafka.with_group(&self.group, |group| group.members.get_mut(&member)?.events.pop_front());
+        let event = self.kafka.with_group(&self.group, |group| group.next_event(member));
         if let Some(GroupEvent::Assigned(partitions)) = &event {
             self.known.extend(partitions);
         }
@@ -125,6 +125,7 @@ impl Group for MemoryGroup {
 
     fn assign(&mut self, starts: &[(i32, Vec<i64>)]) -> Result<()> {
         for (partition, offsets) in starts {
+            self.known.insert(*partition);
             assert_eq!(offsets.len(), self.topics.len(), "an offset for each topic");
             for (topic, offset) in offsets.iter().enumerate() {
                 let tap = self.taps.get(&(topic, *partition)).expect("every input was taken before its assignment");
