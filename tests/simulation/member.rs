@@ -35,6 +35,8 @@ pub struct Member {
     /// How long a commit may take; 0 for none of that.
     delay_ms: u64,
     is_cut: Arc<AtomicBool>,
+    /// Set when a commit was refused for good: such a member is soon none any more.
+    is_fenced: Arc<AtomicBool>,
     flights: VecDeque<Flight>,
     answers: VecDeque<GroupEvent>,
     is_lost: bool,
@@ -52,19 +54,21 @@ pub struct MemberParts {
     pub chance: Chance,
     pub delay_ms: u64,
     pub is_cut: Arc<AtomicBool>,
+    pub is_fenced: Arc<AtomicBool>,
     pub bug: Option<Bug>,
     pub disk: Arc<Disk>,
 }
 
 impl Member {
     pub fn new(parts: MemberParts) -> Member {
-        let MemberParts { inner, seams, chance, delay_ms, is_cut, bug, disk } = parts;
+        let MemberParts { inner, seams, chance, delay_ms, is_cut, is_fenced, bug, disk } = parts;
         Member {
             inner,
             seams,
             chance,
             delay_ms,
             is_cut,
+            is_fenced,
             flights: VecDeque::new(),
             answers: VecDeque::new(),
             is_lost: false,
@@ -195,6 +199,10 @@ impl Group for Member {
 
     fn poll(&mut self, wait: Duration) -> Option<GroupEvent> {
         if let Some(answer) = self.answers.pop_front().or_else(|| self.land()) {
+            if matches!(&answer, GroupEvent::Committed { outcome: CommitOutcome::Fenced(_), .. }) {
+                self.is_fenced.store(true, Relaxed);
+            }
+            self.seams.note(|| format!("answer {answer:?}"));
             return Some(answer);
         }
         if self.is_cut() {

@@ -104,6 +104,7 @@ pub struct Process {
     clock: Arc<SimClock>,
     seams: Seams,
     pub is_cut: Arc<AtomicBool>,
+    pub is_fenced: Arc<AtomicBool>,
     is_stopping: bool,
     bug: Option<Bug>,
 }
@@ -118,6 +119,7 @@ pub struct ProcessParts {
     pub clock: Arc<SimClock>,
     pub seams: Seams,
     pub is_cut: Arc<AtomicBool>,
+    pub is_fenced: Arc<AtomicBool>,
     pub bug: Option<Bug>,
 }
 
@@ -138,6 +140,7 @@ impl Process {
             clock: parts.clock,
             seams: parts.seams,
             is_cut: parts.is_cut,
+            is_fenced: parts.is_fenced,
             is_stopping: false,
             bug: parts.bug,
         }

@@ -229,7 +229,7 @@ impl World {
             };
             (0..self.setup.partitions).map(|partition| (partition, range(partition, &mut inner))).collect()
         });
-        let is_cut = Arc::new(AtomicBool::new(false));
+        let (is_cut, is_fenced) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let stats = PipelineStats::new("sim", "db.rows", &topics, &compile::step_kinds(&self.plan));
         let make_builder = Arc::new(|resolve: &mut dyn FnMut(&str) -> weir::codec::rows::Slot| {
             Box::new(RowBuilder::new(resolve)) as Box<dyn weir::sink::BlockBuilder>
@@ -246,6 +246,7 @@ impl World {
             chance: Chance::new(self.chance.next()),
             delay_ms: self.setup.commit_delay_ms,
             is_cut: is_cut.clone(),
+            is_fenced: is_fenced.clone(),
             bug: self.setup.bug,
             disk: disk.clone(),
         });
@@ -282,6 +283,7 @@ impl World {
             clock,
             seams: self.seams.clone(),
             is_cut,
+            is_fenced,
             bug: self.setup.bug,
         })
     }
@@ -351,7 +353,8 @@ impl World {
             Progress::Done => {
                 self.lose_process(place, "has ended");
                 self.finished += 1;
-                self.instances[place].boots_at_ms = u64::MAX;
+                let later_ms = self.seams.now_ms() + 2000;
+                self.instances[place].boots_at_ms = if self.until_end_now { u64::MAX } else { later_ms };
                 Ok(())
             }
             Progress::Failed(error) => {
@@ -479,6 +482,7 @@ impl World {
                 self.heard_ms.insert(self.instance_id(place), now_ms);
             }
         }
+        self.expire_fenced();
         let silent = |(_, heard): &(&String, &u64)| now_ms - **heard >= SESSION_MS;
         let silent: Vec<String> = self.heard_ms.iter().filter(silent).map(|(id, _)| id.clone()).collect();
         for id in silent {
@@ -489,6 +493,16 @@ impl World {
             }
         }
         self.apply_hanging()
+    }
+
+    /// A generation that was refused belongs to a member that the broker is about to forget.
+    fn expire_fenced(&mut self) {
+        for place in 0..self.instances.len() {
+            let fenced = self.instances[place].process.as_ref().is_some_and(|it| it.is_fenced.swap(false, Relaxed));
+            if fenced && self.kafka.is_member(GROUP, &self.instance_id(place)) {
+                self.kafka.expire(GROUP, &self.instance_id(place));
+            }
+        }
     }
 
     pub fn instance_id(&self, place: usize) -> String {

@@ -22,7 +22,7 @@ pub(super) struct MemberState {
     /// Asked back and not given yet.
     revoking: BTreeSet<i32>,
     pub events: VecDeque<GroupEvent>,
-    /// It was told to give back and has not been given anything since.
+    /// It was told to give back and has not done so.
     giving_back: bool,
     /// A rebalance began and this member has not polled since.
     pub rejoining: bool,
@@ -79,6 +79,7 @@ impl GroupState {
                 gave_back = true;
             }
         }
+        state.giving_back &= !state.revoking.is_empty();
         if gave_back {
             self.hand_over();
             self.end_round(member);
@@ -99,8 +100,7 @@ impl GroupState {
     pub fn next_event(&mut self, member: u64) -> Option<GroupEvent> {
         let state = self.members.get_mut(&member)?;
         let event = state.events.front()?;
-        let waits = matches!(event, GroupEvent::Assigned(_)) && state.giving_back && !state.revoking.is_empty();
-        if waits {
+        if state.giving_back && matches!(event, GroupEvent::Assigned(_)) {
             return None;
         }
         state.giving_back = matches!(event, GroupEvent::Revoked { .. });
