@@ -243,7 +243,9 @@ impl Coordinator {
             }
         }
         if lost {
+            // A commit sent now would count for whatever membership comes next.
             self.underway = None;
+            self.between = true;
         }
         let already = self.leaving.take().map(|leaving| leaving.partitions).unwrap_or_default();
         self.leaving = Some(Leaving { partitions: [already, partitions].concat(), deadline_ms, dropped: lost });
