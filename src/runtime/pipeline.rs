@@ -4,7 +4,9 @@
 //! connection shows is told in a sentence before anything is read; a corrupt state directory is set aside, never
 //! repaired; a fatal client error starts the pipeline anew, as after a crash.
 
-use crate::config::plan::{DeadLettersPlan, DeliveryGuarantee, FollowOr, HaltOr, PipelinePlan, SinkPlan, StatePlan};
+use crate::config::plan::{
+    DeadLettersPlan, DeliveryGuarantee, FollowOr, HaltOr, PipelinePlan, SinkPlan, StatePlan, UnclearChoice,
+};
 use crate::error::{Error, Finding, Kind, Result};
 use crate::metrics::{PipelineState, PipelineStats};
 use crate::runtime::chain::{Chain, percent_escaped};
@@ -162,7 +164,7 @@ fn run_once(
     };
     let (to_coordinator, messages) = bounded(MESSAGES_MAX);
     let context = PipelineContext {
-        settings: Arc::new(task_settings(plan, &memory, process.options.until_end)),
+        settings: Arc::new(task_settings(plan, &memory, process.options.until_end, sink.window_ms)),
         stats: stats.clone(),
         store: store.clone(),
         sinks: sink.sinks,
@@ -331,6 +333,8 @@ struct ConnectedSink {
     sinks: PipelineSinks,
     make_builder: MakeBuilder,
     letters: Option<LetterSink>,
+    /// For how long the table remembers a token at least.
+    window_ms: i64,
 }
 
 fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i32) -> Result<ConnectedSink> {
@@ -351,6 +355,7 @@ fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i32) -> Resu
     drop(mapping);
     let rows = ClickHouseSink::new(client.clone(), &server, database, &sink.table, &sink.settings);
     let (letters, letter_sink) = connect_letters(plan, process, load)?;
+    let window_ms = table::window_seconds(&server, &schema, load).saturating_mul(1000).min(i64::MAX as u64) as i64;
     let (sink_plan, server_info) = (sink.clone(), server);
     let make_builder: MakeBuilder =
         Arc::new(move |resolve| Box::new(mapping::map(&sink_plan, &schema, &server_info, resolve).0.builder()));
@@ -362,6 +367,7 @@ fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i32) -> Resu
         },
         make_builder,
         letters,
+        window_ms,
     })
 }
 
@@ -507,7 +513,7 @@ fn note_ends(group: &mut dyn Group, topics: usize, partitions: i32) -> Result<BT
     Ok(ends)
 }
 
-fn task_settings(plan: &PipelinePlan, memory: &PipelineMemory, until_end: bool) -> TaskSettings {
+fn task_settings(plan: &PipelinePlan, memory: &PipelineMemory, until_end: bool, window_ms: i64) -> TaskSettings {
     let SinkPlan::ClickHouse(sink) = &plan.sink;
     let mut batch = sink.batch;
     batch.bytes = batch.bytes.min(memory.task.block_bytes);
@@ -518,6 +524,9 @@ fn task_settings(plan: &PipelinePlan, memory: &PipelineMemory, until_end: bool) 
         outbox_bytes_max: memory.task.outbox_bytes,
         state_bytes_max: memory.task.state_bytes as usize,
         stops_on_failure: until_end,
+        gate: Arc::default(),
+        window_ms,
+        resend_unclear: plan.on_unclear == UnclearChoice::Resend,
         strict: plan.strict,
     }
 }
