@@ -13,6 +13,7 @@ use crate::runtime::chain::{Chain, percent_escaped};
 use crate::runtime::compile::{self, Blueprint, MakeBuilder};
 use crate::runtime::coordinator::{Coordinator, GroupTimes, Progress, Workers};
 use crate::runtime::delivery::{AnySink, PipelineSinks};
+use crate::runtime::desk::Desk;
 use crate::runtime::engine::Process;
 use crate::runtime::inputs::TaskInput;
 use crate::runtime::letters::{EpochLetters, LetterBlocks, LetterTarget};
@@ -61,11 +62,12 @@ pub fn run(
     state: &StatePlan,
     process: &Process,
     stats: Arc<PipelineStats>,
+    desk: &Desk,
     stop: &Stop,
 ) -> Result<()> {
     let mut fenced_at_ms = None;
     loop {
-        let result = run_once(place, &plan, state, process, &stats, stop);
+        let result = run_once(place, &plan, state, process, &stats, desk, stop);
         forget(place, process);
         match result {
             Err(error) if error.kind != Kind::Stop && !stop.load(Relaxed) => {
@@ -120,6 +122,7 @@ fn run_once(
     state: &StatePlan,
     process: &Process,
     stats: &Arc<PipelineStats>,
+    desk: &Desk,
     stop: &Stop,
 ) -> Result<()> {
     let store: Arc<RocksStore> = Arc::new(open_store(plan, state, process, stats)?);
@@ -167,6 +170,7 @@ fn run_once(
     tracing::info!(pipeline = plan.name, "memory: {memory}");
     let Some(sink) = until_reached(stop, plan, || connect_sink(plan, process, partitions))? else { return Ok(()) };
     let letters = Arc::new(Letters::open(store.clone(), local_letters_max(plan))?);
+    desk.open(&store, &letters);
     let blueprint =
         Blueprint::new(plan.clone(), identity.seed, memory.task.filter_bytes as usize, sink.make_builder.clone());
     blueprint.parts(0, TaskNo(0)).map_err(|findings| expression_error(&findings))?;
