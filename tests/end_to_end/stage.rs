@@ -60,7 +60,7 @@ impl Stage {
     pub fn create_table(&self, clickhouse: &ClickHouse, columns: &str) {
         clickhouse.query(&format!(
             "CREATE TABLE {}.t ({columns}) ENGINE = MergeTree ORDER BY id \
-             SETTINGS non_replicated_deduplication_window = 10000",
+             SETTINGS non_replicated_deduplication_window = 1000000",
             self.name
         ));
     }
