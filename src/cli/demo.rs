@@ -6,8 +6,8 @@
 use super::{Global, observe};
 use crate::api::{self, Watched};
 use crate::clock::SystemClock;
-use crate::config::{self, report::Report};
 use crate::config::plan::Plan;
+use crate::config::{self, report::Report};
 use crate::demo::broker::Broker;
 use crate::demo::clickhouse::{Server, ServerOptions, server_program};
 use crate::demo::generator::{Generator, GeneratorOptions, GroundTruth};
@@ -85,10 +85,12 @@ impl Demo {
             log: Some(folder.path().join("clickhouse.log")),
         })
         .map_err(told)?;
-        let io = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
+        let io =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
         let client = clickhouse::Client::default().with_url(server.url()).with_user("default");
         for statement in self.scenario.tables() {
-            io.block_on(client.query(statement).execute()).map_err(|error| format!("cannot make the tables: {error}"))?;
+            io.block_on(client.query(statement).execute())
+                .map_err(|error| format!("cannot make the tables: {error}"))?;
         }
         let plan = self.plan(&broker, &server, folder.path())?;
         let prometheus = api::install_metrics()?;
@@ -133,7 +135,12 @@ impl Demo {
     }
 
     /// Shows the table until the time is over and everything produced is written.
-    fn watch(&self, generator: Generator, stats: &[Arc<PipelineStats>], engine: &Engine) -> Result<GroundTruth, String> {
+    fn watch(
+        &self,
+        generator: Generator,
+        stats: &[Arc<PipelineStats>],
+        engine: &Engine,
+    ) -> Result<GroundTruth, String> {
         let terminal = std::io::stdout().is_terminal();
         let mut table = LiveTable::new(std::io::stdout(), terminal);
         let began = Instant::now();

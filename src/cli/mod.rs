@@ -5,6 +5,7 @@
 mod check;
 mod completions;
 mod demo;
+mod explain;
 mod healthcheck;
 mod logging;
 mod observe;
@@ -34,6 +35,7 @@ enum Command {
     Run(run::Run),
     Demo(demo::Demo),
     Check(check::Check),
+    Explain(explain::Explain),
     Schema(schema::Schema),
     Completions(completions::Completions),
     Healthcheck(healthcheck::Healthcheck),
@@ -48,6 +50,7 @@ pub fn main() -> ExitCode {
         Command::Run(run) => run.run(&cli.global),
         Command::Demo(demo) => demo.run(&cli.global),
         Command::Check(check) => check.run(&cli.global),
+        Command::Explain(explain) => explain.run(&cli.global),
         Command::Schema(schema) => schema.run(),
         Command::Completions(completions) => completions.run(),
         Command::Healthcheck(healthcheck) => healthcheck.run(&cli.global),

@@ -33,9 +33,9 @@ pub struct Run {
 
 impl Run {
     pub fn run(self, global: &Global) -> ExitCode {
-        let loaded = global.load();
-        eprint!("{}", loaded.report.text(colour(&std::io::stderr())));
-        let Some(mut plan) = loaded.plan.filter(|_| !loaded.report.has_errors()) else {
+        let (report, plan) = super::check::judged(global);
+        eprint!("{}", report.text(colour(&std::io::stderr())));
+        let Some(mut plan) = plan.filter(|_| !report.has_errors()) else {
             return ExitCode::FAILURE;
         };
         if let Err(unknown) = pick(&mut plan, &self.pipeline) {
@@ -88,7 +88,7 @@ impl Run {
 }
 
 /// Keeps only the pipelines that were asked for.
-fn pick(plan: &mut Plan, names: &[String]) -> Result<(), String> {
+pub(super) fn pick(plan: &mut Plan, names: &[String]) -> Result<(), String> {
     if let Some(unknown) = names.iter().find(|name| plan.pipelines.iter().all(|pipeline| pipeline.name != **name)) {
         let known: Vec<&str> = plan.pipelines.iter().map(|pipeline| pipeline.name.as_str()).collect();
         return Err(format!("there is no pipeline `{unknown}` in the file; it has: {}", known.join(", ")));

@@ -132,7 +132,9 @@ impl Opening {
     /// Deletes the state of partitions that left longer ago than `retain_left`.
     pub fn forget_left(&mut self) {
         let oldest_ms = self.clock.wall_ms() - self.retain_left_ms;
-        if let Err(error) = ledger::retire_left(&*self.store, oldest_ms).and_then(|()| ledger::clear_retired(&*self.store)) {
+        if let Err(error) =
+            ledger::retire_left(&*self.store, oldest_ms).and_then(|()| ledger::clear_retired(&*self.store))
+        {
             tracing::warn!(pipeline = self.settings.name, "cannot delete the state of partitions that left: {error}");
         }
         for table in Table::ALL {

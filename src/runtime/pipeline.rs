@@ -4,7 +4,9 @@
 //! connection shows is told in a sentence before anything is read; a corrupt state directory is set aside, never
 //! repaired; a fatal client error starts the pipeline anew, as after a crash.
 
-use crate::config::plan::{DeadLettersPlan, DeliveryGuarantee, FollowOr, HaltOr, PipelinePlan, SinkPlan, StatePlan};
+use crate::config::plan::{
+    DeadLettersPlan, DeliveryGuarantee, FollowOr, HaltOr, PipelinePlan, SinkPlan, StatePlan, UnclearChoice,
+};
 use crate::error::{Error, Finding, Kind, Result};
 use crate::metrics::{PipelineState, PipelineStats};
 use crate::runtime::chain::{Chain, percent_escaped};
@@ -16,6 +18,7 @@ use crate::runtime::inputs::TaskInput;
 use crate::runtime::letters::{EpochLetters, LetterBlocks, LetterTarget};
 use crate::runtime::memory::{self, PipelineMemory};
 use crate::runtime::opening::{Opening, OpeningSettings, TaskFactory};
+use crate::runtime::prepare::Preparing;
 use crate::runtime::recovery::Policy;
 use crate::runtime::task::{FromTask, TaskId, TaskSettings, TaskStart, ToTask};
 use crate::runtime::worker::{PipelineContext, ToWorker, WorkerHandle};
@@ -157,7 +160,7 @@ fn run_once(
     };
     let (to_coordinator, messages) = bounded(MESSAGES_MAX);
     let context = PipelineContext {
-        settings: Arc::new(task_settings(plan, &memory, process.options.until_end)),
+        settings: Arc::new(task_settings(plan, &memory, process.options.until_end, sink.window_ms)),
         stats: stats.clone(),
         store: store.clone(),
         sinks: sink.sinks,
@@ -326,6 +329,8 @@ struct ConnectedSink {
     sinks: PipelineSinks,
     make_builder: MakeBuilder,
     letters: Option<LetterSink>,
+    /// For how long the table remembers a token at least.
+    window_ms: i64,
 }
 
 fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i32) -> Result<ConnectedSink> {
@@ -338,14 +343,15 @@ fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i32) -> Resu
         batch_interval_ms: sink.batch.interval_ms,
     };
     let database = &sink.connection.database;
-    let report = process.tokio.block_on(table::inspect(&client, database, &sink.table, load));
-    let report = report.map_err(|failure| failure.into_error("looking at the table"))?;
-    let (server, schema) = usable(report)?;
+    let describe_by_broker = process.options.describe_by_broker;
+    let preparing = Preparing { plan, client: &client, tokio: &process.tokio, load, describe_by_broker };
+    let (server, schema) = usable(preparing.table()?)?;
     let (mapping, problems) = mapping::map(sink, &schema, &server, &mut |_| crate::codec::rows::Slot(0));
     refuse(&problems)?;
     drop(mapping);
     let rows = ClickHouseSink::new(client.clone(), &server, database, &sink.table, &sink.settings);
     let (letters, letter_sink) = connect_letters(plan, process, load)?;
+    let window_ms = table::window_seconds(&server, &schema, load).saturating_mul(1000).min(i64::MAX as u64) as i64;
     let (sink_plan, server_info) = (sink.clone(), server);
     let make_builder: MakeBuilder =
         Arc::new(move |resolve| Box::new(mapping::map(&sink_plan, &schema, &server_info, resolve).0.builder()));
@@ -357,6 +363,7 @@ fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i32) -> Resu
         },
         make_builder,
         letters,
+        window_ms,
     })
 }
 
@@ -502,7 +509,7 @@ fn note_ends(group: &mut dyn Group, topics: usize, partitions: i32) -> Result<BT
     Ok(ends)
 }
 
-fn task_settings(plan: &PipelinePlan, memory: &PipelineMemory, until_end: bool) -> TaskSettings {
+fn task_settings(plan: &PipelinePlan, memory: &PipelineMemory, until_end: bool, window_ms: i64) -> TaskSettings {
     let SinkPlan::ClickHouse(sink) = &plan.sink;
     let mut batch = sink.batch;
     batch.bytes = batch.bytes.min(memory.task.block_bytes);
@@ -513,6 +520,9 @@ fn task_settings(plan: &PipelinePlan, memory: &PipelineMemory, until_end: bool) 
         outbox_bytes_max: memory.task.outbox_bytes,
         state_bytes_max: memory.task.state_bytes as usize,
         stops_on_failure: until_end,
+        gate: Arc::default(),
+        window_ms,
+        resend_unclear: plan.on_unclear == UnclearChoice::Resend,
         strict: plan.strict,
     }
 }

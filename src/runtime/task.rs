@@ -8,7 +8,7 @@ use crate::config::plan::BatchPlan;
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{PipelineStats, SealedWhy};
 use crate::runtime::chain::{Chain, Mode, SealAt};
-use crate::runtime::commit::{CommitLog, ToSend};
+use crate::runtime::commit::{Attempted, CommitLog, ToSend};
 use crate::runtime::inputs::{Found, Pass, PassLimit, TaskInputs};
 use crate::runtime::limits;
 use crate::sink::{Block, ColumnHeader};
@@ -18,6 +18,7 @@ use crate::state::{StateStore, Table, WriteBatch};
 use crate::types::{Epoch, Link, TaskNo};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Which task: the pipeline by its place, the partition, and the assignment under which it runs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -84,6 +85,24 @@ pub struct Attempt {
     pub task: TaskId,
     pub send: ToSend,
     pub block: Block,
+    /// Set when the table may have forgotten the token.
+    pub stale: Option<Stale>,
+}
+
+/// A block to be looked for before it is sent again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stale {
+    /// Topic and half-open offsets of its epoch.
+    pub ranges: Vec<(String, i64, i64)>,
+    /// Send it when the table cannot be asked (`on_unclear: resend`).
+    pub resend: bool,
+}
+
+/// Which tasks of a table have blocks that may already be in it: those go before any new one, so that new tokens
+/// do not push theirs out of the table's window.
+#[derive(Debug, Default)]
+pub struct Gate {
+    unclear: AtomicUsize,
 }
 
 /// How a task begins, with all its parts.
@@ -139,6 +158,11 @@ pub struct TaskSettings {
     pub state_bytes_max: usize,
     /// What could not be delivered for a reason only a person can mend ends the task instead of being retried.
     pub stops_on_failure: bool,
+    pub gate: Arc<Gate>,
+    /// For how long the table remembers a token at least.
+    pub window_ms: i64,
+    /// `on_unclear: resend`.
+    pub resend_unclear: bool,
     pub strict: bool,
 }
 
@@ -192,6 +216,8 @@ pub struct Task {
     begun: bool,
     /// Not delivered for a reason only a person can mend: nothing is processed until a later attempt succeeds.
     stuck: Option<Error>,
+    /// Counted in the gate.
+    holds_gate: bool,
     write: Option<(WriteBatch, Writing)>,
     writing: Option<Writing>,
 }
@@ -215,6 +241,7 @@ impl Task {
             reread_records: 0,
             begun: false,
             stuck: None,
+            holds_gate: false,
             write: None,
             writing: None,
         }
@@ -553,7 +580,13 @@ impl Task {
     }
 
     fn opened(&self, io: &Io) -> OpenEpoch {
-        OpenEpoch { opened_ms: io.boot_ms, idle_before: self.inputs.times.idle, cuts: Cuts::default(), records: 0, timestamps_ms: None }
+        OpenEpoch {
+            opened_ms: io.boot_ms,
+            idle_before: self.inputs.times.idle,
+            cuts: Cuts::default(),
+            records: 0,
+            timestamps_ms: None,
+        }
     }
 
     fn why_to_seal(&mut self, io: &Io) -> Option<SealedWhy> {
@@ -671,19 +704,50 @@ impl Task {
             self.say_offer(io, offer, &mark);
             worked = true;
         }
+        if !self.passes_gate() {
+            return Ok(worked);
+        }
         while let Some(mut send) = self.log.next_to_send(io.boot_ms) {
             let block = match send.block.take() {
                 Some(block) => block,
                 None => self.load_block(io.store, &send)?,
             };
             let (epoch, output) = (send.epoch, send.output);
-            if (io.submit)(Attempt { task: self.id, send, block }).is_err() {
-                self.log.undelivered(epoch, output, false, |_| 0);
+            let stale = self.stale(&send, io.wall_ms);
+            if (io.submit)(Attempt { task: self.id, send, block, stale }).is_err() {
+                self.log.undelivered(epoch, output, Attempted::NotBegun, |_| 0);
                 break;
             }
             worked = true;
         }
         Ok(worked)
+    }
+
+    /// What may already be in the table goes first.
+    fn passes_gate(&mut self) -> bool {
+        let unclear = self.log.has_unclear();
+        if unclear != self.holds_gate {
+            self.holds_gate = unclear;
+            let gate = &self.settings.gate.unclear;
+            if unclear {
+                gate.fetch_add(1, Relaxed)
+            } else {
+                gate.fetch_sub(1, Relaxed)
+            };
+        }
+        unclear || self.settings.gate.unclear.load(Relaxed) == 0
+    }
+
+    /// Whether the table may have forgotten the token of a block that may be in it.
+    fn stale(&self, send: &ToSend, wall_ms: i64) -> Option<Stale> {
+        let moment = self.log.next_moment()?;
+        if !send.unclear || wall_ms - moment.note_ms < self.settings.window_ms {
+            return None;
+        }
+        let topics = self.log.history().topics.iter();
+        let from = self.log.acknowledged().positions();
+        let ranges = topics.zip(from).zip(moment.positions()).map(|(((name, _), from), to)| (name.clone(), from, to));
+        Some(Stale { ranges: ranges.collect(), resend: self.settings.resend_unclear })
     }
 
     /// A block of a former life, from the outbox.
@@ -716,7 +780,7 @@ impl Task {
         let seed = self.id.partition as u64 ^ epoch.0 << 20;
         match outcome {
             AttemptOutcome::NotBegun => {
-                self.log.undelivered(epoch, output, false, |_| 0);
+                self.log.undelivered(epoch, output, Attempted::NotBegun, |_| 0);
             }
             AttemptOutcome::Acknowledged { seconds } => {
                 self.stuck = None;
@@ -731,7 +795,8 @@ impl Task {
                     true => io.boot_ms + limits::STOPPED_RETRY_MS,
                     false => io.boot_ms + limits::backoff_ms(attempt, seed),
                 };
-                let attempts = self.log.undelivered(epoch, output, true, delay);
+                let how = if stop { Attempted::Refused } else { Attempted::Unclear };
+                let attempts = self.log.undelivered(epoch, output, how, delay);
                 if stop && self.settings.stops_on_failure {
                     (io.say)(self.id, FromTask::Failed(error));
                 } else if stop && self.stuck.is_none() {
@@ -751,7 +816,9 @@ impl Task {
     }
 
     fn count_written(&mut self, epoch: Epoch, output: u16, wall_ms: i64) {
-        let Some(record) = self.log.output(epoch, output).filter(|record| self.chain.is_of_rows(record)) else { return };
+        let Some(record) = self.log.output(epoch, output).filter(|record| self.chain.is_of_rows(record)) else {
+            return;
+        };
         self.timestamps_ms.retain(|sealed, _| *sealed >= epoch);
         let age = |timestamp_ms: i64| (wall_ms - timestamp_ms).max(0) as f64 / 1000.0;
         let ages = self.timestamps_ms.get(&epoch).map(|(oldest_ms, newest_ms)| (age(*oldest_ms), age(*newest_ms)));
@@ -791,6 +858,14 @@ impl Task {
         self.log.add_release(&mut batch);
         self.write = Some((batch, Writing::Release));
         true
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        if self.holds_gate {
+            self.settings.gate.unclear.fetch_sub(1, Relaxed);
+        }
     }
 }
 

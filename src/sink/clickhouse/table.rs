@@ -266,10 +266,14 @@ fn judge_replicated(windows: &Windows, name: &str, whose: &str, count_needed: u6
     Some(Problem::error("short_window", message).with_fix(fix))
 }
 
-/// For how long an announced block may go unacknowledged before its token may have left the table's window.
-/// `None`: counted in parts only.
-pub fn window_seconds(server: &ServerInfo, schema: &TableSchema) -> Option<u64> {
-    is_replicated(&schema.engine).then(|| Windows::of(server, schema).seconds)
+/// For how long an announced block may go unacknowledged before its token may have left the table's window: its
+/// seconds where it has them, and the time in which the pipeline at its fullest would fill its count.
+pub fn window_seconds(server: &ServerInfo, schema: &TableSchema, load: Load) -> u64 {
+    let windows = Windows::of(server, schema);
+    let replicated = is_replicated(&schema.engine);
+    let count = if replicated { windows.count } else { windows.plain };
+    let by_count = count.saturating_mul(3600) / parts_per_hour(load).max(1);
+    if replicated { by_count.min(windows.seconds) } else { by_count }
 }
 
 #[cfg(test)]

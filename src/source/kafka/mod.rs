@@ -13,9 +13,13 @@ mod client;
 mod events;
 mod input;
 mod lookup;
+mod retention;
+mod sample;
 mod settings;
 
 pub use bare::{BareCount, drain_bare};
+pub use retention::{Retention, retention};
+pub use sample::{Sample, SampledRecord, sample};
 pub use settings::session_timeout_ms;
 
 use crate::config::plan::KafkaPlan;
