@@ -89,7 +89,8 @@ pub fn weir_command(shape: Shape, places: &Places, folder: &Path, http_port: u16
     let config = folder.join("weir.yaml");
     std::fs::write(&config, configuration(shape, places, folder, http_port)).expect("the folder takes a file");
     let log = std::fs::File::create(folder.join("log")).expect("the folder takes a file");
-    let program = std::env::var_os("BENCH_WEIR").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_weir")), PathBuf::from);
+    let program =
+        std::env::var_os("BENCH_WEIR").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_weir")), PathBuf::from);
     let mut command = Command::new(program);
     command.arg("--config").arg(config).args(["--log-level", "warn"]);
     // What goes wrong is to be seen; what goes well is not to be paid for by the terminal.

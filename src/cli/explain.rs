@@ -152,7 +152,9 @@ impl Words<'_> {
             self.line(format!("{} partitions, {} records there now, {rate}", topics.partitions, topics.records));
         }
         let several = if self.pipeline.topics.len() > 1 { " of all topics" } else { "" };
-        self.line(format!("a task is one partition number{several}; its state, its order and its delivery are its own"));
+        self.line(format!(
+            "a task is one partition number{several}; its state, its order and its delivery are its own"
+        ));
         let time = &self.pipeline.source.time;
         let when = match &time.field {
             None => "the Kafka record timestamp".to_owned(),
@@ -267,7 +269,9 @@ impl Words<'_> {
                 self.line(format!("SETTINGS {} (those that the server knows)", settings.join(", ")));
             }
         }
-        self.line("insert_deduplication_token=weir1/<pipeline>/<partition>/<incarnation>/<epoch>/<output>/<database>/<table>");
+        self.line(
+            "insert_deduplication_token=weir1/<pipeline>/<partition>/<incarnation>/<epoch>/<output>/<database>/<table>",
+        );
     }
 
     fn parts_per_second(&mut self, interval_ms: u64) {

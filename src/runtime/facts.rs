@@ -5,11 +5,11 @@
 use crate::config::plan::{PipelinePlan, SinkPlan};
 use crate::error::{Error, Result};
 use crate::runtime::inspect;
+use crate::sink::ColumnHeader;
 use crate::sink::clickhouse::client::Client;
 use crate::sink::clickhouse::mapping;
 use crate::sink::clickhouse::schema::full_name;
 use crate::sink::clickhouse::table::{self, TableReport};
-use crate::sink::ColumnHeader;
 use crate::source::kafka;
 
 /// Of each topic: enough to see a rate.

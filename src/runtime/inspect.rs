@@ -57,7 +57,10 @@ pub fn inspect(plan: &Plan, tokio: &tokio::runtime::Handle) -> Inspection {
     for seen in each {
         inspection.findings.extend(seen.findings);
         for fix in seen.fixes {
-            if !inspection.fixes.iter().any(|known| known.sql == fix.sql && known.connection.urls == fix.connection.urls)
+            if !inspection
+                .fixes
+                .iter()
+                .any(|known| known.sql == fix.sql && known.connection.urls == fix.connection.urls)
             {
                 inspection.fixes.push(fix);
             }
@@ -190,7 +193,8 @@ impl Inspector<'_> {
         let at = sink.create_table.as_ref().map_or(sink.table_at, |create| create.at);
         let path = "sink.clickhouse.create_table";
         if !has_topics {
-            let message = format!("table `{}` does not exist, and without its topic nobody knows its columns", sink.table);
+            let message =
+                format!("table `{}` does not exist, and without its topic nobody knows its columns", sink.table);
             return self.say(path, at, Severity::Error, "no_table", message, None);
         }
         match preparing.create_statement() {
@@ -244,9 +248,8 @@ impl Inspector<'_> {
         let path = "sink.clickhouse.table";
         if !never.is_empty() {
             let message = format!("nothing fills {} of `{}`: the select has no such field", shown(&never), sink.table);
-            let has_default = |name: &String| {
-                schema.column(name).is_some_and(|column| column.default_kind == DefaultKind::Default)
-            };
+            let has_default =
+                |name: &String| schema.column(name).is_some_and(|column| column.default_kind == DefaultKind::Default);
             let strict = sink.missing == MissingField::DeadLetter && !never.iter().all(has_default);
             let (severity, help) = match strict {
                 true => (Severity::Error, "with `missing: dead_letter` every row would be a dead letter"),
@@ -273,7 +276,8 @@ impl Inspector<'_> {
         if !sink.evolve_add_columns {
             return;
         }
-        let used: Vec<&str> = sink.columns.iter().map(|ColumnPlan { path: FieldPath { text, .. }, .. }| text.as_str()).collect();
+        let used: Vec<&str> =
+            sink.columns.iter().map(|ColumnPlan { path: FieldPath { text, .. }, .. }| text.as_str()).collect();
         let records: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
         if let Some(statement) = create::add_columns_statement(schema, &used, &records) {
             let message = format!("the next start adds columns to `{}`", sink.table);

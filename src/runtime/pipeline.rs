@@ -39,7 +39,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Set when the process is to end.
 pub type Stop = Arc<AtomicBool>;
@@ -51,7 +51,11 @@ const MESSAGES_MAX: usize = 1 << 16;
 /// How long to wait before a lost connection at start is tried again.
 const CONNECT_AGAIN: Duration = Duration::from_secs(1);
 
-/// Runs a pipeline until it is stopped, finished, or cannot go on.
+/// How long a failed pipeline waits for its workers to let go of its tasks.
+const LET_GO_WAIT: Duration = Duration::from_secs(60);
+
+/// Runs a pipeline until it is stopped, finished, or cannot go on. What may pass by itself (a fatal client error, a
+/// broker that is away while partitions are given to us) starts it anew, as after a crash.
 pub fn run(
     place: usize,
     plan: PipelinePlan,
@@ -60,41 +64,52 @@ pub fn run(
     stats: Arc<PipelineStats>,
     stop: &Stop,
 ) -> Result<()> {
+    let failed = |error: Error| {
+        tracing::error!(pipeline = plan.name, code = error.code, "{error}");
+        stats.failed_with(error.message.clone());
+        stats.set_state(PipelineState::Failed);
+        Err(error)
+    };
+    // Opened once: a start anew finds it as it would after a crash, and nobody else can take the directory meanwhile.
+    let store = match open_store(&plan, state, process, &stats) {
+        Ok(store) => Arc::new(store),
+        Err(error) => return failed(error),
+    };
+    let mut fenced_at: Option<Instant> = None;
     loop {
-        let result = run_once(place, &plan, state, process, &stats, stop);
-        match result {
-            Err(error) if error.kind == Kind::Fenced && !stop.load(Relaxed) && fenced_may_retry(&error) => {
-                tracing::warn!(pipeline = plan.name, "{error}; starting anew");
+        match run_once(place, &plan, &store, state, process, &stats, stop) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind == Kind::Stop || stop.load(Relaxed) => return failed(error),
+            Err(error) => {
+                // A twin that uses the same identity would fence us again and again.
+                if error.code == FENCED_INSTANCE {
+                    let session = Duration::from_millis(session_timeout_ms(&plan.kafka));
+                    if fenced_at.replace(Instant::now()).is_some_and(|before| before.elapsed() < session) {
+                        return failed(error);
+                    }
+                }
+                tracing::warn!(pipeline = plan.name, code = error.code, "{error}; starting anew");
                 stats.set_state(PipelineState::Starting);
                 std::thread::sleep(CONNECT_AGAIN);
             }
-            Err(error) => {
-                tracing::error!(pipeline = plan.name, code = error.code, "{error}");
-                stats.failed_with(error.message.clone());
-                stats.set_state(PipelineState::Failed);
-                return Err(error);
-            }
-            Ok(()) => return Ok(()),
         }
     }
 }
 
-/// A twin that uses the same identity would fence us again and again.
-fn fenced_may_retry(error: &Error) -> bool {
-    error.code != "fenced_instance"
-}
+/// The code of an error that says: another process uses this group instance id.
+const FENCED_INSTANCE: &str = "fenced_instance_id";
 
 fn run_once(
     place: usize,
     plan: &PipelinePlan,
+    store: &Arc<RocksStore>,
     state: &StatePlan,
     process: &Process,
     stats: &Arc<PipelineStats>,
     stop: &Stop,
 ) -> Result<()> {
-    let store: Arc<RocksStore> = Arc::new(open_store(plan, state, process, stats)?);
-    ledger::clear_retired(&*store)?;
-    let identity = ledger::identity(&*store, &plan.name, random_bytes::<32>)?;
+    ledger::clear_retired(&**store)?;
+    let identity = ledger::identity(&**store, &plan.name, random_bytes::<32>)?;
     if identity.pipeline != plan.name {
         return Err(Error::stop(
             "foreign",
@@ -172,7 +187,7 @@ fn run_once(
     let session_timeout_ms = session_timeout_ms(&plan.kafka);
     let opening = Opening::new(
         opening_settings(place, plan, session_timeout_ms, ends),
-        store,
+        store.clone(),
         factory,
         process.clock.clone(),
         stats.clone(),
@@ -205,8 +220,20 @@ fn coordinate(
         match coordinator.progress() {
             Progress::Going => {}
             Progress::Done => return Ok(()),
-            Progress::Failed(error) => return Err(error.clone()),
+            Progress::Failed(error) => {
+                let error = error.clone();
+                wait_until_let_go(&mut coordinator, &messages);
+                return Err(error);
+            }
         }
+    }
+}
+
+/// A task that still wrote while the next start reads its ledger would be two histories in one.
+fn wait_until_let_go(coordinator: &mut Coordinator, messages: &crossbeam_channel::Receiver<(TaskId, FromTask)>) {
+    let deadline = Instant::now() + LET_GO_WAIT;
+    while !coordinator.is_empty_handed(messages.try_iter().collect()) && Instant::now() < deadline {
+        std::thread::sleep(POLL_WAIT);
     }
 }
 

@@ -15,8 +15,7 @@ use crate::types::TaskNo;
 /// One JSON object for each record that passes. Without a select these are the records themselves.
 pub fn at_the_sink(plan: &PipelinePlan, topic: usize, sample: &Sample) -> Vec<Vec<u8>> {
     let (mut compiler, time, mut steps) = offline(plan).compile(TaskNo(0));
-    let names: Option<Vec<String>> =
-        compiler.scope.names().map(|names| names.into_iter().map(str::to_owned).collect());
+    let names: Option<Vec<String>> = compiler.scope.names().map(|names| names.into_iter().map(str::to_owned).collect());
     let Some(names) = names.filter(|_| compiler.findings.is_empty()) else {
         return sample.values().into_iter().map(<[u8]>::to_vec).collect();
     };

@@ -4,6 +4,7 @@
 //! and one engine; those that kill a part have it for themselves. The result is compared row for row with the oracle
 //! (`oracle.rs`), which reads the topic with a plain client.
 
+mod chaos;
 mod disk;
 mod flow;
 mod groups;
@@ -12,6 +13,7 @@ mod lossy;
 mod oracle;
 mod plain;
 mod rebalances;
+mod refused;
 mod stage;
 #[path = "../support/mod.rs"]
 mod support;

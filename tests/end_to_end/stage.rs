@@ -103,7 +103,10 @@ impl Stage {
             "version: 1
 kafka:
   brokers: [\"{brokers}\"]
-  librdkafka: {{ session.timeout.ms: {SESSION_TIMEOUT_MS}, heartbeat.interval.ms: 500 }}
+  librdkafka:
+    session.timeout.ms: {SESSION_TIMEOUT_MS}
+    heartbeat.interval.ms: 500
+    topic.metadata.refresh.interval.ms: 1000
 clickhouse: {{ url: \"{url}\", database: {name}, user: {USER} }}
 state: {{ rocksdb: {{ path: \"{}\" }} }}
 http: {{ listen: \"127.0.0.1:{port}\" }}

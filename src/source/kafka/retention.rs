@@ -48,7 +48,8 @@ fn ask(client: &Arc<Client>, topic: &str) -> Result<Option<Retention>> {
         sys::rd_kafka_AdminOptions_destroy(options);
         sys::rd_kafka_ConfigResource_destroy(resource);
     }
-    let no_answer = || Error::retry("timed_out", format!("the broker does not say how long `{topic}` keeps its records"));
+    let no_answer =
+        || Error::retry("timed_out", format!("the broker does not say how long `{topic}` keeps its records"));
     let event = queue.poll(REQUEST_WAIT + Duration::from_secs(1)).ok_or_else(no_answer)?;
     if event.error() != 0 {
         let code = event.error();
