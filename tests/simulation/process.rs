@@ -21,7 +21,9 @@ use weir::runtime::coordinator::{Coordinator, Progress, Workers};
 use weir::runtime::inputs::{Pass, TaskInput};
 use weir::runtime::letters::{EpochLetters, LetterTarget};
 use weir::runtime::opening::TaskFactory;
-use weir::runtime::task::{Attempt, AttemptOutcome, FromTask, Io, Stage, Task, TaskId, TaskSettings, TaskStart, ToTask};
+use weir::runtime::task::{
+    Attempt, AttemptOutcome, FromTask, Io, Stage, Task, TaskId, TaskSettings, TaskStart, ToTask,
+};
 use weir::source::{Input, Wake};
 use weir::state::ledger::Counts;
 use weir::state::{StateStore, WriteBatch};
@@ -275,8 +277,7 @@ impl Process {
             _ => send.token.0,
         };
         let life = Some(self.life);
-        let request =
-            Request { life, task, epoch: send.epoch, output: send.output, token, block, applied_at_ms: 0 };
+        let request = Request { life, task, epoch: send.epoch, output: send.output, token, block, applied_at_ms: 0 };
         self.seams.note(|| format!("life {} inserts {}", self.life, request.token));
         self.seams.call("insert", || table.under_way.push(request));
     }

@@ -192,9 +192,8 @@ impl Schedule {
     }
 
     fn end_a_request(&mut self) -> Result<(), Violation> {
-        let waiting: Vec<usize> = (0..self.world.table.under_way.len())
-            .filter(|at| self.world.table.under_way[*at].life.is_some())
-            .collect();
+        let waiting: Vec<usize> =
+            (0..self.world.table.under_way.len()).filter(|at| self.world.table.under_way[*at].life.is_some()).collect();
         if waiting.is_empty() {
             return Ok(());
         }

@@ -270,8 +270,7 @@ impl World {
             bytes
         };
         let factory = Arc::new(Factory { blueprint, stats: stats.clone() });
-        let opening =
-            Opening::new(settings, disk.clone(), factory, clock.clone(), stats.clone(), Box::new(random));
+        let opening = Opening::new(settings, disk.clone(), factory, clock.clone(), stats.clone(), Box::new(random));
         let times = GroupTimes { session_timeout_ms: SESSION_MS };
         Process::new(ProcessParts {
             life,
@@ -600,7 +599,10 @@ impl World {
         }
         for (place, instance) in self.instances.iter().enumerate() {
             let stages = instance.process.as_ref().map(Process::stages);
-            text += &format!("instance {place}: {stages:?}, progress {:?}\n", instance.process.as_ref().map(|process| process.progress().clone()));
+            text += &format!(
+                "instance {place}: {stages:?}, progress {:?}\n",
+                instance.process.as_ref().map(|process| process.progress().clone())
+            );
         }
         text
     }
