@@ -243,7 +243,9 @@ impl Coordinator {
             }
         }
         if lost {
+            // A commit sent now would count for whatever membership comes next.
             self.underway = None;
+            self.between = true;
         }
         let already = self.leaving.take().map(|leaving| leaving.partitions).unwrap_or_default();
         self.leaving = Some(Leaving { partitions: [already, partitions].concat(), deadline_ms, dropped: lost });
@@ -324,11 +326,15 @@ impl Coordinator {
     }
 
     fn hear(&mut self, id: TaskId, message: FromTask, workers: &mut dyn Workers, _boot_ms: u64) -> Result<()> {
+        let lost = |leaving: &Leaving| leaving.dropped && leaving.partitions.contains(&id.partition);
+        let can_commit = !self.leaving.as_ref().is_some_and(lost);
         // What an older assignment still says is about a task that is not there any more.
         let Some(task) = self.owned.get_mut(&id.partition).filter(|task| task.id == id) else {
             return Ok(());
         };
         match message {
+            // What was said before the loss was heard.
+            FromTask::Offer { .. } if !can_commit => {}
             FromTask::Offer { offer, commit } => task.offer = Some((offer, commit)),
             FromTask::Gone { finished } => {
                 task.gone = true;
@@ -370,12 +376,13 @@ impl Coordinator {
                 self.next_retry_ms = boot_ms + 100;
                 offers.iter().for_each(|(task, offer)| workers.tell(*task, ToTask::Refused { offer: *offer }));
             }
-            Err(error) if error.kind == Kind::Fenced => self.set_fenced(&error.message, workers),
+            Err(error) if error.kind == Kind::Fenced => self.fence(&error.message, workers),
             Err(error) => self.fail(error, workers),
         }
     }
 
-    fn set_fenced(&mut self, why: &str, workers: &mut dyn Workers) {
+    /// Nothing is inserted and nothing committed until the next assignment tells what is ours.
+    fn fence(&mut self, why: &str, workers: &mut dyn Workers) {
         self.stats.committed("fenced");
         tracing::warn!(pipeline = self.stats.pipeline, why, "fenced: nothing is sent until the next assignment");
         self.fenced = true;
@@ -399,7 +406,7 @@ impl Coordinator {
                 self.next_retry_ms = boot_ms + 100;
                 offers.for_each(|(task, offer)| workers.tell(*task, ToTask::Refused { offer: *offer }));
             }
-            CommitOutcome::Fenced(why) => self.set_fenced(&why, workers),
+            CommitOutcome::Fenced(why) => self.fence(&why, workers),
         }
     }
 
