@@ -139,6 +139,8 @@ fn only_large_completed_transactions_arrive_in_a_new_shape() {
     .run();
     assert_eq!(result.rows, "t1\t7\t200\t206\ttransactions\t1");
     assert_eq!((result.duplicates, result.dead_letters), (1, 2));
+    let [t4, t5] = result.letters_topic.as_slice() else { panic!("{:?}", result.letters_topic) };
+    assert!(t4.contains("\"t4\"") && t5.contains("\"t5\""), "as they were: {t4} {t5}");
 }
 
 #[test]
