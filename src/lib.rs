@@ -108,7 +108,7 @@
 //! assert!(plan.is_none());
 //! assert_eq!(findings[0].message, "`window` takes a duration, not `24 hours`");
 //! let place = findings[0].place.expect("it stands somewhere");
-//! assert_eq!((place.line, place.column), (9, 42));
+//! assert_eq!((place.line, place.column), (9, 41));
 //! ```
 
 pub mod api;
