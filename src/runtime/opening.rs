@@ -173,7 +173,7 @@ impl Opening {
         // A topic that was created anew has no past to grow from.
         let before = before.filter(|before| before.topic == now.topic);
         let grown = before.is_some_and(|before| now.partitions > before.partitions);
-        if grown && self.settings.halt_on_growth && matches!(self.factory.reach_ms(), Some(_)) {
+        if grown && self.settings.halt_on_growth && self.factory.reach_ms().is_some() {
             return Err(Error::stop(
                 "partition_growth",
                 format!(

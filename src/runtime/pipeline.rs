@@ -124,6 +124,7 @@ fn forget(place: usize, process: &Process) {
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "what one start needs, each a thing of its own")]
 fn run_once(
     place: usize,
     plan: &PipelinePlan,
@@ -178,7 +179,7 @@ fn run_once(
     tracing::info!(pipeline = plan.name, "memory: {memory}");
     let Some(sink) = until_reached(stop, plan, || connect_sink(plan, process, partitions))? else { return Ok(()) };
     let letters = Arc::new(Letters::open(store.clone(), local_letters_max(plan))?);
-    desk.open(&store, &letters);
+    desk.open(store, &letters);
     let blueprint =
         Blueprint::new(plan.clone(), identity.seed, memory.task.filter_bytes as usize, sink.make_builder.clone());
     blueprint.parts(0, TaskNo(0)).map_err(|findings| expression_error(&findings))?;
@@ -409,12 +410,11 @@ fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i32) -> Resu
     })
 }
 
-/// The table for dead letters, with the same checks as the sink's.
-fn connect_letters(
-    plan: &PipelinePlan,
-    process: &Process,
-    load: Load,
-) -> Result<(Option<LetterSink>, Option<Arc<dyn AnySink>>)> {
+/// How dead letters are encoded and who takes them; neither for the local store.
+type LettersOut = (Option<LetterSink>, Option<Arc<dyn AnySink>>);
+
+/// The table or topic for dead letters, with the same checks as the sink's.
+fn connect_letters(plan: &PipelinePlan, process: &Process, load: Load) -> Result<LettersOut> {
     match &plan.dead_letters {
         DeadLettersPlan::Local { .. } => Ok((None, None)),
         DeadLettersPlan::Kafka { topic, .. } => {

@@ -173,8 +173,8 @@ pub struct Io<'a> {
     pub pass: &'a mut Pass,
     pub store: &'a dyn StateStore,
     pub say: &'a mut dyn FnMut(TaskId, FromTask),
-    /// Hands an attempt to delivery; gives it back when there is no room.
-    pub submit: &'a mut dyn FnMut(Attempt) -> Result<(), Attempt>,
+    /// Hands an attempt to delivery; false when there is no room.
+    pub submit: &'a mut dyn FnMut(Attempt) -> bool,
 }
 
 /// An epoch that is being filled.
@@ -726,7 +726,7 @@ impl Task {
             };
             let (epoch, output) = (send.epoch, send.output);
             let stale = self.stale(&send, io.wall_ms);
-            if (io.submit)(Attempt { task: self.id, send, block, stale }).is_err() {
+            if !(io.submit)(Attempt { task: self.id, send, block, stale }) {
                 self.log.undelivered(epoch, output, Attempted::NotBegun, |_| 0);
                 break;
             }
