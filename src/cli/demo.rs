@@ -98,7 +98,14 @@ impl Demo {
         let engine = Engine::start(&plan, options, Arc::new(SystemClock)).map_err(|error| error.to_string())?;
         let stats = engine.stats();
         let publish = observe::publisher(engine.busy());
-        super::run::serve(&plan.http.listen, Watched { pipelines: Arc::new(stats.clone()), prometheus, publish })?;
+        let watched = Watched {
+            http: Arc::new(plan.http.clone()),
+            pipelines: Arc::new(stats.clone()),
+            desks: Arc::new(engine.desks()),
+            prometheus,
+            publish,
+        };
+        super::run::serve(&plan.http.listen, watched)?;
         eprintln!("metrics at http://{}/metrics; the pipeline:\n\n{}", plan.http.listen, self.scenario.config());
         let generator = Generator::start(
             GeneratorOptions {

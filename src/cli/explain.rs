@@ -280,7 +280,7 @@ impl Words<'_> {
         let assumed = if self.seen.topics.is_none() { " (assumed; --connect asks)" } else { "" };
         let per_partition = match self.seen.insert.as_ref().map(|insert| insert.partition_key.as_str()) {
             Some("") => "",
-            _ => " per partition of the table that a block touches",
+            _ => ", times the partitions of the table that a block touches",
         };
         self.line(format!("{partitions} tasks{assumed} make {rate:.1} parts a second at most{per_partition}"));
         if rate > PARTS_PER_SECOND_MAX {

@@ -60,7 +60,13 @@ impl Run {
         let engine = Engine::start(plan, options, Arc::new(SystemClock)).map_err(|error| error.to_string())?;
         let stats = engine.stats();
         let pipelines = Arc::new(stats.clone());
-        let watched = Watched { pipelines, prometheus, publish: super::observe::publisher(engine.busy()) };
+        let watched = Watched {
+            http: Arc::new(plan.http.clone()),
+            pipelines,
+            desks: Arc::new(engine.desks()),
+            prometheus,
+            publish: super::observe::publisher(engine.busy()),
+        };
         serve(&plan.http.listen, watched)?;
         while !engine.has_ended() {
             if signals.wait(Duration::from_millis(50)) {

@@ -39,6 +39,7 @@ pub struct Inspection {
 const NAMES_SHOWN: usize = 8;
 /// How long the client's own complaints are waited for when a question got no answer.
 const TROUBLE_WAIT: Duration = Duration::from_millis(500);
+const TROUBLES_MAX: usize = 10;
 
 /// Asks Kafka and ClickHouse about every pipeline of the plan, all at the same time.
 pub fn inspect(plan: &Plan, tokio: &tokio::runtime::Handle) -> Inspection {
@@ -390,7 +391,8 @@ fn topics(kafka: &KafkaPlan, names: &[String]) -> Result<Vec<TopicInfo>> {
     })?;
     group.topics().map_err(|error| {
         let mut told = Vec::new();
-        while let Some(event) = group.poll(TROUBLE_WAIT) {
+        // A client that cannot connect complains without an end.
+        while let Some(event) = group.poll(TROUBLE_WAIT).filter(|_| told.len() < TROUBLES_MAX) {
             if let GroupEvent::Trouble(trouble) | GroupEvent::Fatal(trouble) = event {
                 told.push(trouble);
             }

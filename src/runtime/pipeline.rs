@@ -13,6 +13,7 @@ use crate::runtime::chain::{Chain, percent_escaped};
 use crate::runtime::compile::{self, Blueprint, MakeBuilder};
 use crate::runtime::coordinator::{Coordinator, GroupTimes, Progress, Workers};
 use crate::runtime::delivery::{AnySink, PipelineSinks};
+use crate::runtime::desk::Desk;
 use crate::runtime::engine::Process;
 use crate::runtime::inputs::TaskInput;
 use crate::runtime::letters::{EpochLetters, LetterBlocks, LetterTarget};
@@ -28,6 +29,7 @@ use crate::sink::clickhouse::insert::ClickHouseSink;
 use crate::sink::clickhouse::mapping;
 use crate::sink::clickhouse::table::{self, Load, TableReport};
 use crate::sink::dead_letter::{self, LetterBuilder};
+use crate::sink::kafka_letters::{self, KafkaLetters};
 use crate::source::kafka::{KafkaGroup, MemberOptions, session_timeout_ms};
 use crate::source::{Group, Input, Wake};
 use crate::state::ledger::{self, Counts};
@@ -39,7 +41,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Set when the process is to end.
 pub type Stop = Arc<AtomicBool>;
@@ -48,68 +50,84 @@ pub type Stop = Arc<AtomicBool>;
 const POLL_WAIT: Duration = Duration::from_millis(5);
 /// Messages from tasks to their coordinator: each has few under way.
 const MESSAGES_MAX: usize = 1 << 16;
+/// How long a worker may take to let go of a pipeline: one batch, one store.
+const FORGET_WAIT: Duration = Duration::from_secs(30);
 /// How long to wait before a lost connection at start is tried again.
 const CONNECT_AGAIN: Duration = Duration::from_secs(1);
 
-/// How long a failed pipeline waits for its workers to let go of its tasks.
-const LET_GO_WAIT: Duration = Duration::from_secs(60);
-
-/// Runs a pipeline until it is stopped, finished, or cannot go on. What may pass by itself (a fatal client error, a
-/// broker that is away while partitions are given to us) starts it anew, as after a crash.
+/// Runs a pipeline until it is stopped, finished, or cannot go on.
 pub fn run(
     place: usize,
     plan: PipelinePlan,
     state: &StatePlan,
     process: &Process,
     stats: Arc<PipelineStats>,
+    desk: &Desk,
     stop: &Stop,
 ) -> Result<()> {
-    let failed = |error: Error| {
-        tracing::error!(pipeline = plan.name, code = error.code, "{error}");
-        stats.failed_with(error.message.clone());
-        stats.set_state(PipelineState::Failed);
-        Err(error)
-    };
-    // Opened once: a start anew finds it as it would after a crash, and nobody else can take the directory meanwhile.
-    let store = match open_store(&plan, state, process, &stats) {
-        Ok(store) => Arc::new(store),
-        Err(error) => return failed(error),
-    };
-    let mut fenced_at: Option<Instant> = None;
+    let mut fenced_at_ms = None;
     loop {
-        match run_once(place, &plan, &store, state, process, &stats, stop) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind == Kind::Stop || stop.load(Relaxed) => return failed(error),
-            Err(error) => {
-                // A twin that uses the same identity would fence us again and again.
-                if error.code == FENCED_INSTANCE {
-                    let session = Duration::from_millis(session_timeout_ms(&plan.kafka));
-                    if fenced_at.replace(Instant::now()).is_some_and(|before| before.elapsed() < session) {
-                        return failed(error);
-                    }
+        let result = run_once(place, &plan, state, process, &stats, desk, stop);
+        forget(place, process);
+        match result {
+            Err(error) if error.kind != Kind::Stop && !stop.load(Relaxed) => {
+                let now_ms = process.clock.boot_ms();
+                let fenced = error.kind == Kind::Fenced;
+                if fenced
+                    && fenced_at_ms.replace(now_ms).is_some_and(|at| now_ms - at < session_timeout_ms(&plan.kafka))
+                {
+                    return Err(twin(&plan, &stats, &error));
                 }
-                tracing::warn!(pipeline = plan.name, code = error.code, "{error}; starting anew");
+                tracing::warn!(pipeline = plan.name, code = error.code, "{error}; starting anew, as after a crash");
                 stats.set_state(PipelineState::Starting);
                 std::thread::sleep(CONNECT_AGAIN);
             }
+            Err(error) => {
+                tracing::error!(pipeline = plan.name, code = error.code, "{error}");
+                stats.failed_with(error.message.clone());
+                stats.set_state(PipelineState::Failed);
+                return Err(error);
+            }
+            Ok(()) => return Ok(()),
         }
     }
 }
 
-/// The code of an error that says: another process uses this group instance id.
-const FENCED_INSTANCE: &str = "fenced_instance_id";
+/// Fenced again and again: somebody else is us.
+fn twin(plan: &PipelinePlan, stats: &PipelineStats, error: &Error) -> Error {
+    let message = format!(
+        "another process uses this pipeline's identity in group `{}` (a copied state directory?): give it a directory \
+         of its own. {error}",
+        plan.kafka.group
+    );
+    tracing::error!(pipeline = plan.name, code = error.code, "{message}");
+    stats.failed_with(message.clone());
+    stats.set_state(PipelineState::Failed);
+    Error::stop("fenced", message)
+}
+
+/// Waits until no worker holds anything of the pipeline any more: its directory can be opened again.
+fn forget(place: usize, process: &Process) {
+    let (told, done) = bounded(process.workers.len());
+    process.workers.iter().for_each(|worker| worker.send(ToWorker::Forget(place, told.clone())));
+    for _ in &process.workers {
+        // A worker that is gone holds nothing.
+        let _ = done.recv_timeout(FORGET_WAIT);
+    }
+}
 
 fn run_once(
     place: usize,
     plan: &PipelinePlan,
-    store: &Arc<RocksStore>,
     state: &StatePlan,
     process: &Process,
     stats: &Arc<PipelineStats>,
+    desk: &Desk,
     stop: &Stop,
 ) -> Result<()> {
-    ledger::clear_retired(&**store)?;
-    let identity = ledger::identity(&**store, &plan.name, random_bytes::<32>)?;
+    let store: Arc<RocksStore> = Arc::new(open_store(plan, state, process, stats)?);
+    ledger::clear_retired(&*store)?;
+    let identity = ledger::identity(&*store, &plan.name, random_bytes::<32>)?;
     if identity.pipeline != plan.name {
         return Err(Error::stop(
             "foreign",
@@ -152,6 +170,7 @@ fn run_once(
     tracing::info!(pipeline = plan.name, "memory: {memory}");
     let Some(sink) = until_reached(stop, plan, || connect_sink(plan, process, partitions))? else { return Ok(()) };
     let letters = Arc::new(Letters::open(store.clone(), local_letters_max(plan))?);
+    desk.open(&store, &letters);
     let blueprint =
         Blueprint::new(plan.clone(), identity.seed, memory.task.filter_bytes as usize, sink.make_builder.clone());
     blueprint.parts(0, TaskNo(0)).map_err(|findings| expression_error(&findings))?;
@@ -187,7 +206,7 @@ fn run_once(
     let session_timeout_ms = session_timeout_ms(&plan.kafka);
     let opening = Opening::new(
         opening_settings(place, plan, session_timeout_ms, ends),
-        store.clone(),
+        store,
         factory,
         process.clock.clone(),
         stats.clone(),
@@ -220,20 +239,8 @@ fn coordinate(
         match coordinator.progress() {
             Progress::Going => {}
             Progress::Done => return Ok(()),
-            Progress::Failed(error) => {
-                let error = error.clone();
-                wait_until_let_go(&mut coordinator, &messages);
-                return Err(error);
-            }
+            Progress::Failed(error) => return Err(error.clone()),
         }
-    }
-}
-
-/// A task that still wrote while the next start reads its ledger would be two histories in one.
-fn wait_until_let_go(coordinator: &mut Coordinator, messages: &crossbeam_channel::Receiver<(TaskId, FromTask)>) {
-    let deadline = Instant::now() + LET_GO_WAIT;
-    while !coordinator.is_empty_handed(messages.try_iter().collect()) && Instant::now() < deadline {
-        std::thread::sleep(POLL_WAIT);
     }
 }
 
@@ -291,7 +298,7 @@ impl TaskFactory for Factory {
         let parts = self.blueprint.parts(partition, task).map_err(|findings| expression_error(&findings))?;
         let target = match &self.letter_sink {
             None => LetterTarget::Local(self.letters.clone()),
-            Some(sink) => LetterTarget::Blocks(Box::new(sink.clone())),
+            Some(sink) => LetterTarget::Blocks(Box::new(sink.clone()), self.letters.clone()),
         };
         let topics = plan.topics.iter().map(|topic| topic.name.clone()).collect();
         let letters = EpochLetters::new(plan.name.clone(), topics, partition, target);
@@ -402,10 +409,11 @@ fn connect_letters(
 ) -> Result<(Option<LetterSink>, Option<Arc<dyn AnySink>>)> {
     match &plan.dead_letters {
         DeadLettersPlan::Local { .. } => Ok((None, None)),
-        DeadLettersPlan::Kafka { .. } => Err(Error::stop(
-            "dead_letters",
-            "dead letters in a Kafka topic are not there yet: use the local store or a ClickHouse table",
-        )),
+        DeadLettersPlan::Kafka { topic, .. } => {
+            let taker = KafkaLetters::connect(&plan.kafka, topic, &process.tokio)?;
+            let sink = LetterSink::Topic { bytes_max: taker.letter_bytes_max(), target: target("kafka", topic) };
+            Ok((Some(sink), Some(Arc::new(taker))))
+        }
         DeadLettersPlan::ClickHouse { connection, table, .. } => {
             let client = Arc::new(Client::new(connection)?);
             let report = process.tokio.block_on(table::inspect(&client, &connection.database, table, load));
@@ -415,7 +423,7 @@ fn connect_letters(
             LetterBuilder::new(&schema, sink.compression)
                 .map_err(|problems| Error::stop("dead_letters", sentences(&problems)))?;
             let taker = ClickHouseSink::new(client, &server, &connection.database, table, &BTreeMap::new());
-            let letters = LetterSink {
+            let letters = LetterSink::Table {
                 schema: Arc::new(schema),
                 compression: sink.compression,
                 target: target(&connection.database, table),
@@ -454,41 +462,67 @@ fn sentences(problems: &[table::Problem]) -> String {
     problems.iter().map(sentence).collect::<Vec<_>>().join("\n")
 }
 
-/// Encodes dead letters for their table.
+/// Encodes dead letters for where they go.
 #[derive(Clone)]
-struct LetterSink {
-    schema: Arc<crate::sink::clickhouse::schema::TableSchema>,
-    compression: crate::config::plan::BlockCompression,
-    target: String,
+enum LetterSink {
+    Table {
+        schema: Arc<crate::sink::clickhouse::schema::TableSchema>,
+        compression: crate::config::plan::BlockCompression,
+        target: String,
+    },
+    Topic {
+        bytes_max: usize,
+        target: String,
+    },
 }
 
 impl LetterBlocks for LetterSink {
     fn target(&self) -> &str {
-        &self.target
+        match self {
+            LetterSink::Table { target, .. } | LetterSink::Topic { target, .. } => target,
+        }
+    }
+
+    fn takes(&self, letter: &Letter) -> bool {
+        match self {
+            LetterSink::Table { .. } => true,
+            LetterSink::Topic { bytes_max, .. } => kafka_letters::message_bytes(letter) <= *bytes_max,
+        }
     }
 
     fn encode(&mut self, letters: &[Letter]) -> Block {
-        let builder = LetterBuilder::new(&self.schema, self.compression);
-        let mut builder = builder.unwrap_or_else(|_| unreachable!("the table was tried at start"));
-        for letter in letters {
-            let headers = crate::codec::record::encode_headers(&letter.headers);
-            builder.push(&dead_letter::Letter {
-                time_ms: letter.noted_ms,
-                pipeline: &letter.pipeline,
-                step: &letter.step,
-                reason: &letter.reason,
-                message: &letter.message,
-                topic: &letter.topic,
-                partition: letter.partition as i32,
-                offset: letter.offset,
-                timestamp_ms: letter.timestamp_ms,
-                key: letter.key.as_deref(),
-                value: letter.value.as_deref(),
-                headers: &headers,
-            });
+        match self {
+            LetterSink::Table { schema, compression, .. } => table_block(schema, *compression, letters),
+            LetterSink::Topic { .. } => kafka_letters::block_of(letters),
         }
-        builder.seal().expect("there is at least one letter")
     }
+}
+
+fn table_block(
+    schema: &crate::sink::clickhouse::schema::TableSchema,
+    compression: crate::config::plan::BlockCompression,
+    letters: &[Letter],
+) -> Block {
+    let builder = LetterBuilder::new(schema, compression);
+    let mut builder = builder.unwrap_or_else(|_| unreachable!("the table was tried at start"));
+    for letter in letters {
+        let headers = crate::codec::record::encode_headers(&letter.headers);
+        builder.push(&dead_letter::Letter {
+            time_ms: letter.noted_ms,
+            pipeline: &letter.pipeline,
+            step: &letter.step,
+            reason: &letter.reason,
+            message: &letter.message,
+            topic: &letter.topic,
+            partition: letter.partition as i32,
+            offset: letter.offset,
+            timestamp_ms: letter.timestamp_ms,
+            key: letter.key.as_deref(),
+            value: letter.value.as_deref(),
+            headers: &headers,
+        });
+    }
+    builder.seal().expect("there is at least one letter")
 }
 
 /// `<database>/<table>` as a token ends.

@@ -354,6 +354,18 @@ pub fn note_partitions(store: &dyn StateStore, seen: PartitionsSeen) -> Result<(
     store.write(&batch)
 }
 
+/// The partitions of which there is a ledger, ascending.
+pub fn partitions(store: &dyn StateStore) -> Result<Vec<i32>> {
+    let mut partitions = Vec::new();
+    store.scan(Table::Ledger, b"p", b"q", &mut |key, _| {
+        if let Ok(number) = key[1..].try_into() {
+            partitions.push(u32::from_be_bytes(number) as i32);
+        }
+        true
+    })?;
+    Ok(partitions)
+}
+
 /// Reads a partition's ledger; `None` when there is none.
 pub fn load(store: &dyn StateStore, partition: i32) -> Result<Option<Ledger>> {
     let Some(entry) = store.get(Table::Ledger, &key::partition(partition))? else {
