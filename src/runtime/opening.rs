@@ -380,6 +380,8 @@ impl Opening {
             // The Kafka timestamp at the new position stands in for the watermark.
             let at = group.timestamp_at(0, partition, to.inputs[0].position)?.unwrap_or_else(|| self.clock.wall_ms());
             to.watermark_ms = at;
+            // Nobody noted a clock for what is re-read; without one every record would lie in the future.
+            to.note_ms = self.clock.wall_ms();
             watermark_ms = Some(at);
         }
         let Some(reach_ms) = self.factory.reach_ms() else {
