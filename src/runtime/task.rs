@@ -668,7 +668,7 @@ impl Task {
         batch.put(Table::Ledger, key::checkpoint(self.state), encode(&checkpoint));
         batch.put(Table::Ledger, key::epoch(self.state, epoch), encode(&record));
         for (number, block) in blocks.iter().enumerate() {
-            batch.put(Table::Outbox, key::outbox(self.state, epoch, number as u16), block.body.to_vec());
+            batch.put_shared(Table::Outbox, key::outbox(self.state, epoch, number as u16), block.body.clone());
         }
         self.log.add_release(&mut batch);
         self.stats.sealed(why, record.outputs.iter().map(|output| output.rows), began.elapsed());
