@@ -56,7 +56,9 @@ pub fn is_ours(http: &HttpPlan, headers: &HeaderMap) -> Result<(), Problem> {
 
 fn knows(http: &HttpPlan, name: &str) -> bool {
     let is_address = name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
-    is_address || name.eq_ignore_ascii_case("localhost") || http.hosts.iter().any(|host| host.eq_ignore_ascii_case(name))
+    is_address
+        || name.eq_ignore_ascii_case("localhost")
+        || http.hosts.iter().any(|host| host.eq_ignore_ascii_case(name))
 }
 
 /// A host without its port.

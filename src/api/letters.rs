@@ -3,9 +3,9 @@
 //! Owns the JSON of a letter. Promises: bytes that are text are shown as text, others as base64; a call that would
 //! show payloads or change something is answered only to those who may.
 
+use super::Watched;
 use super::guard;
 use super::problem::Problem;
-use super::Watched;
 use crate::codec::time::Moment;
 use crate::runtime::desk::Desk;
 use crate::runtime::outbox;
@@ -46,7 +46,8 @@ async fn list(
     let (desk, question) = (desk(&watched, &name)?, Question::read(&asked)?);
     on_disk(move || {
         let letters = letters(&desk)?;
-        let page = letters.page(question.from, question.limit, &question.filter).map_err(|error| Problem::of(&error))?;
+        let page =
+            letters.page(question.from, question.limit, &question.filter).map_err(|error| Problem::of(&error))?;
         let mut object = page_json(&page);
         object["total"] = letters.len().into();
         object["bytes"] = letters.bytes().into();
@@ -150,7 +151,10 @@ impl Question {
     fn read(asked: &Asked) -> Result<Question, Problem> {
         const KNOWN: [&str; 6] = ["reason", "step", "from", "to", "cursor", "limit"];
         if let Some(unknown) = asked.keys().find(|name| !KNOWN.contains(&name.as_str())) {
-            return Err(Problem::new(400, format!("`{unknown}` is no parameter here; there are: {}", KNOWN.join(", "))));
+            return Err(Problem::new(
+                400,
+                format!("`{unknown}` is no parameter here; there are: {}", KNOWN.join(", ")),
+            ));
         }
         let wrong = |why: String| Problem::new(400, why);
         let time = |name| asked.get(name).map(|text| read_time(text)).transpose().map_err(wrong);
@@ -196,7 +200,8 @@ pub fn page_json(page: &Page) -> Value {
 }
 
 pub fn letter_json(id: LetterId, letter: &Letter) -> Value {
-    let headers = letter.headers.iter().map(|(name, value)| json!({ "name": name, "value": bytes_json(value.as_deref()) }));
+    let headers =
+        letter.headers.iter().map(|(name, value)| json!({ "name": name, "value": bytes_json(value.as_deref()) }));
     json!({
         "id": id_text(id),
         "pipeline": letter.pipeline,
@@ -219,7 +224,9 @@ fn bytes_json(bytes: Option<&[u8]>) -> Value {
     match bytes.map(std::str::from_utf8) {
         None => Value::Null,
         Some(Ok(text)) => text.into(),
-        Some(Err(_)) => json!({ "base64": base64::engine::general_purpose::STANDARD.encode(bytes.unwrap_or_default()) }),
+        Some(Err(_)) => {
+            json!({ "base64": base64::engine::general_purpose::STANDARD.encode(bytes.unwrap_or_default()) })
+        }
     }
 }
 
@@ -265,7 +272,8 @@ mod tests {
 
     #[test]
     fn bytes_are_text_where_they_can_be() {
-        let letter = Letter { key: Some(b"k".to_vec()), value: Some(vec![0xff, 0]), timestamp_ms: -1, ..Letter::default() };
+        let letter =
+            Letter { key: Some(b"k".to_vec()), value: Some(vec![0xff, 0]), timestamp_ms: -1, ..Letter::default() };
         let object = letter_json(LetterId { partition: 3, seq: 17 }, &letter);
         assert_eq!(object["id"], "3-17");
         assert_eq!(object["key"], "k");

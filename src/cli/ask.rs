@@ -40,7 +40,9 @@ pub fn ask(http: &HttpPlan, delete: bool, path: &str) -> Result<Heard, String> {
         200..=299 if !delete && !body.is_object() => Ok(Heard::NotRunning),
         200..=299 => Ok(Heard::Done(body, deleted.unwrap_or(0))),
         // The one that is asked for is not there, says the weir that runs the pipeline.
-        404 if detail.as_ref().is_some_and(|detail| detail.contains("no dead letter")) => Err(detail.unwrap_or_default()),
+        404 if detail.as_ref().is_some_and(|detail| detail.contains("no dead letter")) => {
+            Err(detail.unwrap_or_default())
+        }
         404 | 503 => Ok(Heard::NotRunning),
         status => Err(format!("weir at {address} answers {status}: {}", detail.unwrap_or(text))),
     }

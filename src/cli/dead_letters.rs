@@ -167,10 +167,16 @@ impl Of {
         match &pipeline.dead_letters {
             DeadLettersPlan::Local { .. } => {}
             DeadLettersPlan::Kafka { topic, .. } => {
-                eprintln!("note: dead letters of `{}` go to topic `{topic}`; the local store may hold older ones", pipeline.name);
+                eprintln!(
+                    "note: dead letters of `{}` go to topic `{topic}`; the local store may hold older ones",
+                    pipeline.name
+                );
             }
             DeadLettersPlan::ClickHouse { table, .. } => {
-                eprintln!("note: dead letters of `{}` go to table `{table}`; the local store may hold older ones", pipeline.name);
+                eprintln!(
+                    "note: dead letters of `{}` go to table `{table}`; the local store may hold older ones",
+                    pipeline.name
+                );
             }
         }
         Ok(Desk { plan, pipeline })
@@ -284,10 +290,8 @@ pub(super) fn small() -> Shared {
 fn table(page: &Value) -> String {
     let letters = page["dead_letters"].as_array().map(Vec::as_slice).unwrap_or_default();
     let text = |value: &Value| value.as_str().map_or(value.to_string(), str::to_owned);
-    let mut lines = vec![format!(
-        "{:<10} {:<24} {:<24} {:<8} {:<22} {}\n",
-        "id", "time", "record", "step", "reason", "message"
-    )];
+    let mut lines =
+        vec![format!("{:<10} {:<24} {:<24} {:<8} {:<22} {}\n", "id", "time", "record", "step", "reason", "message")];
     for letter in letters {
         let record = format!("{}/{}@{}", text(&letter["topic"]), letter["partition"], letter["offset"]);
         lines.push(format!(
@@ -309,8 +313,19 @@ fn table(page: &Value) -> String {
 
 fn in_full(letter: &Value) -> String {
     const ORDER: [&str; 13] = [
-        "id", "time", "pipeline", "step", "reason", "message", "topic", "partition", "offset", "timestamp", "headers",
-        "key", "value",
+        "id",
+        "time",
+        "pipeline",
+        "step",
+        "reason",
+        "message",
+        "topic",
+        "partition",
+        "offset",
+        "timestamp",
+        "headers",
+        "key",
+        "value",
     ];
     let text = |value: &Value| value.as_str().map_or(value.to_string(), str::to_owned);
     ORDER.iter().map(|name| format!("{name:<10} {}\n", text(letter.get(*name).unwrap_or(&json!(null))))).collect()

@@ -122,7 +122,9 @@ fn discard(plan: &Plan, token: &str, force: bool) -> Result<(), String> {
     look(plan, pipeline)?.ok_or_else(|| no_block(token))?;
     let path = plan.state.rocksdb_path.join(&pipeline.name);
     let store = RocksStore::open(&path, &small()).map_err(|error| match error.code.as_str() {
-        "locked" => format!("pipeline `{}` runs: stop weir, discard the block, start it again ({error})", pipeline.name),
+        "locked" => {
+            format!("pipeline `{}` runs: stop weir, discard the block, start it again ({error})", pipeline.name)
+        }
         _ => error.message,
     })?;
     let block = find(pipeline, &store, token)?;
@@ -153,7 +155,9 @@ fn no_block(token: &str) -> String {
 fn of_token<'p>(plan: &'p Plan, token: &str) -> Result<&'p PipelinePlan, String> {
     let is_named = |pipeline: &&PipelinePlan| token.starts_with(&format!("weir1/{}/", percent_escaped(&pipeline.name)));
     plan.pipelines.iter().find(is_named).ok_or_else(|| {
-        format!("`{token}` names no block of a pipeline of this file: a token begins with weir1/<pipeline>/<partition>/")
+        format!(
+            "`{token}` names no block of a pipeline of this file: a token begins with weir1/<pipeline>/<partition>/"
+        )
     })
 }
 

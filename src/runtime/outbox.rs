@@ -251,7 +251,11 @@ mod tests {
         for (epoch, outputs) in [(2, 1), (3, 2)] {
             batch.put(Table::Ledger, key::epoch(TASK, Epoch(epoch)), encode(&record(epoch, outputs)));
             for output in 0..outputs {
-                batch.put(Table::Outbox, key::outbox(TASK, Epoch(epoch), output), format!("{epoch}{output}").into_bytes());
+                batch.put(
+                    Table::Outbox,
+                    key::outbox(TASK, Epoch(epoch), output),
+                    format!("{epoch}{output}").into_bytes(),
+                );
             }
         }
         store.write(&batch).unwrap();
@@ -281,7 +285,10 @@ mod tests {
         let ahead = Mark { acknowledged: Moment { link: elsewhere, ..moment(2) }, ..mark(2, None) };
         assert_eq!(standing(&ledger, &record(3, 1), Some(&ahead)), Standing::Settled);
         let other = Pending { link: elsewhere, ..record(2, 1).pending() };
-        assert_eq!(standing(&ledger, &record(2, 1), Some(&Mark { pending: Some(other), ..mark(1, None) })), Standing::Settled);
+        assert_eq!(
+            standing(&ledger, &record(2, 1), Some(&Mark { pending: Some(other), ..mark(1, None) })),
+            Standing::Settled
+        );
     }
 
     #[test]
@@ -320,11 +327,14 @@ mod tests {
         let store = store();
         discard(&store, &block(2, 0, Standing::Unclear), true).unwrap();
         let ledger = ledger::load(&store, 0).unwrap().unwrap();
-        let history = History { pipeline: "p".into(), incarnation: INCARNATION, origin: vec![0], plan: 1, topics: vec![] };
-        let mut log =
-            CommitLog::new(history, TASK, mark(1, Some(2)), ledger.epochs, None, Patience::new(6_000));
+        let history =
+            History { pipeline: "p".into(), incarnation: INCARNATION, origin: vec![0], plan: 1, topics: vec![] };
+        let mut log = CommitLog::new(history, TASK, mark(1, Some(2)), ledger.epochs, None, Patience::new(6_000));
         assert_eq!(log.acknowledged().epoch, Epoch(2));
         let (_, offered) = log.offer(0, true).unwrap();
-        assert_eq!((offered.acknowledged.epoch, offered.pending.map(|pending| pending.link)), (Epoch(2), Some(moment(3).link)));
+        assert_eq!(
+            (offered.acknowledged.epoch, offered.pending.map(|pending| pending.link)),
+            (Epoch(2), Some(moment(3).link))
+        );
     }
 }

@@ -34,7 +34,8 @@ fn a_missing_topic_and_a_missing_table_are_told_together_with_their_places() {
     assert!(has(&findings, "missing_topic: topic `nothing_there` does not exist"), "{findings:#?}");
     assert!(has(&findings, "no_table: table `nothing_there`.`t` does not exist"), "{findings:#?}");
     let report = ended.json();
-    let topic = report["findings"].as_array().unwrap().iter().find(|finding| finding["code"] == "missing_topic").unwrap();
+    let topic =
+        report["findings"].as_array().unwrap().iter().find(|finding| finding["code"] == "missing_topic").unwrap();
     assert_eq!((&topic["line"], &topic["path"]), (&9.into(), &"pipelines[0].source.kafka.topic".into()));
 }
 
@@ -46,7 +47,8 @@ fn a_broker_that_does_not_answer_is_named() {
     stage.source = format!("kafka: {{ topic: no_broker, brokers: [\"127.0.0.1:{port}\"] }}");
     says(&stage, &["kafka: "]);
     let report = stage.check().json();
-    let finding = &report["findings"].as_array().unwrap().iter().find(|finding| finding["code"] == "kafka").unwrap().clone();
+    let finding =
+        &report["findings"].as_array().unwrap().iter().find(|finding| finding["code"] == "kafka").unwrap().clone();
     assert!(finding["help"].as_str().unwrap().contains(&port.to_string()), "{finding}");
 }
 
@@ -76,7 +78,8 @@ fn a_wrong_password_of_clickhouse_says_what_to_look_at() {
     stage.clickhouse_url = server.url();
     let ended = stage.check();
     let report = ended.json();
-    let finding = report["findings"].as_array().unwrap().iter().find(|finding| finding["code"] == "clickhouse").unwrap().clone();
+    let finding =
+        report["findings"].as_array().unwrap().iter().find(|finding| finding["code"] == "clickhouse").unwrap().clone();
     assert_eq!(finding["help"], "check `user` and `password`", "{finding}");
 }
 
@@ -98,7 +101,13 @@ fn a_topic_that_forgets_before_the_window_is_warned_of() {
     let ended = stage.check();
     assert_eq!(ended.code, 0);
     let findings = ended.findings();
-    assert!(has(&findings, "short_retention: `forgets` keeps its records for 1h, and twice the windows of the steps are 2h"), "{findings:#?}");
+    assert!(
+        has(
+            &findings,
+            "short_retention: `forgets` keeps its records for 1h, and twice the windows of the steps are 2h"
+        ),
+        "{findings:#?}"
+    );
 }
 
 #[test]
@@ -107,9 +116,11 @@ fn engines_that_cannot_drop_a_repeated_block_are_refused_by_name() {
     stage.sql("CREATE TABLE $.nothing (a Int64) ENGINE = Null");
     stage.sql("CREATE TABLE $.remembered (a Int64) ENGINE = Memory");
     stage.sql("CREATE TABLE $.buffered AS $.remembered ENGINE = Buffer($, remembered, 1, 10, 100, 10, 100, 10, 100)");
-    for (table, wanted) in
-        [("nothing", "has engine Null"), ("remembered", "has engine Memory"), ("buffered", "it loses the tokens of blocks")]
-    {
+    for (table, wanted) in [
+        ("nothing", "has engine Null"),
+        ("remembered", "has engine Memory"),
+        ("buffered", "it loses the tokens of blocks"),
+    ] {
         stage.sink = format!("table: {table}");
         says(&stage, &[wanted]);
     }
@@ -131,7 +142,10 @@ fn a_type_that_cannot_be_written_and_a_misspelt_column_are_named() {
     stage.sink = "table: t, columns: { goood: a }".to_owned();
     says(
         &stage,
-        &["unsupported_type: column `odd` of `t`", "unknown_column: `t` has no column `goood`, which `columns` names (did you mean `good`?)"],
+        &[
+            "unsupported_type: column `odd` of `t`",
+            "unknown_column: `t` has no column `goood`, which `columns` names (did you mean `good`?)",
+        ],
     );
 }
 

@@ -103,7 +103,8 @@ fn a_block_that_the_table_never_takes_is_discarded_and_the_rest_goes_on() {
     server.wait_for_answer("SELECT groupArray(id) FROM stuck.t", "[1]", PATIENCE);
     server.kill();
     stage.produce(&[r#"{"id":2}"#]);
-    let block = wait_for("the block in the outbox", PATIENCE, || blocks(&stage).into_iter().find(|block| block["rows"] == 1));
+    let block =
+        wait_for("the block in the outbox", PATIENCE, || blocks(&stage).into_iter().find(|block| block["rows"] == 1));
     let token = block["token"].as_str().unwrap().to_owned();
     let running = stage.weir(&["outbox", "discard", &token, "--force"]);
     assert_eq!(running.code, 1);

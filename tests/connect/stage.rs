@@ -1,16 +1,16 @@
 //! A pipeline's surroundings: a topic, a database, a folder, and the binary that runs in it.
 
 use crate::support::clickhouse::ClickHouse;
+use crate::support::free_port;
 use crate::support::kafka::{Kafka, TestRecord};
 use crate::support::process::Process;
-use crate::support::free_port;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Command;
 use tempfile::TempDir;
 
 /// What every good table ends with.
-pub const ENGINE: &str = "ENGINE = MergeTree ORDER BY tuple() SETTINGS non_replicated_deduplication_window = 10000";
+pub const ENGINE: &str = "ENGINE = MergeTree ORDER BY tuple() SETTINGS non_replicated_deduplication_window = 100000";
 
 pub struct Stage {
     pub name: String,
@@ -39,7 +39,9 @@ impl Ended {
     /// The findings as "code: message", without the notes that are not asked for here.
     pub fn findings(&self) -> Vec<String> {
         let findings = self.json()["findings"].as_array().cloned().unwrap_or_default();
-        let text = |finding: &Value| format!("{}: {}", finding["code"].as_str().unwrap(), finding["message"].as_str().unwrap());
+        let text = |finding: &Value| {
+            format!("{}: {}", finding["code"].as_str().unwrap(), finding["message"].as_str().unwrap())
+        };
         findings.iter().filter(|finding| finding["code"] != "local_dead_letters").map(text).collect()
     }
 }

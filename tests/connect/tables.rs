@@ -11,7 +11,13 @@ fn a_missing_table_is_shown_by_check_and_created_by_the_start() {
     let checked = stage.check();
     assert_eq!(checked.code, 0, "{}", checked.out);
     let report = checked.json();
-    let note = report["findings"].as_array().unwrap().iter().find(|finding| finding["code"] == "creates_table").unwrap().clone();
+    let note = report["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|finding| finding["code"] == "creates_table")
+        .unwrap()
+        .clone();
     assert!(note["help"].as_str().unwrap().contains("CREATE TABLE IF NOT EXISTS `created`.`t`"), "{note}");
     assert_eq!(stage.sql("EXISTS TABLE $.t"), "0", "check only looks");
 
@@ -25,11 +31,15 @@ fn a_missing_table_is_shown_by_check_and_created_by_the_start() {
 fn the_sample_of_a_created_table_goes_through_the_select() {
     let mut stage = Stage::new("selected");
     stage.sink = "table: t, create_table: { order_by: [id] }".to_owned();
-    stage.rest = "steps: [ { filter: \"id > 1\" }, { select: { id: id, twice: price * 2.0, name: user.name } } ]".to_owned();
+    stage.rest =
+        "steps: [ { filter: \"id > 1\" }, { select: { id: id, twice: price * 2.0, name: user.name } } ]".to_owned();
     stage.produce(&[r#"{"id":1,"price":1.5}"#, r#"{"id":2,"user":{"name":"bob"},"price":2.5,"spare":true}"#]);
     let ran = stage.run_until_end();
     assert_eq!(ran.code, 0, "{}", ran.err);
-    assert_eq!(stage.sql("SELECT * FROM $.t FORMAT TSVWithNamesAndTypes"), "id\ttwice\tname\nInt64\tNullable(Float64)\tNullable(String)\n2\t5\tbob");
+    assert_eq!(
+        stage.sql("SELECT * FROM $.t FORMAT TSVWithNamesAndTypes"),
+        "id\ttwice\tname\nInt64\tNullable(Float64)\tNullable(String)\n2\t5\tbob"
+    );
 }
 
 #[test]
@@ -50,7 +60,13 @@ fn evolve_adds_columns_for_new_fields_at_the_start() {
     stage.sink = "table: t, evolve: add_columns".to_owned();
     stage.produce(&[r#"{"id":1,"country":"DE"}"#]);
     let report = stage.check().json();
-    let note = report["findings"].as_array().unwrap().iter().find(|finding| finding["code"] == "adds_columns").unwrap().clone();
+    let note = report["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|finding| finding["code"] == "adds_columns")
+        .unwrap()
+        .clone();
     assert!(note["help"].as_str().unwrap().contains("ADD COLUMN IF NOT EXISTS `country`"), "{note}");
     let ran = stage.run_until_end();
     assert_eq!(ran.code, 0, "{}", ran.err);
@@ -62,7 +78,11 @@ fn a_missing_table_fails_its_pipeline_with_the_sentence() {
     let stage = Stage::new("fails");
     let ran = stage.run_until_end();
     assert_eq!(ran.code, 1);
-    assert!(ran.err.contains("table `fails`.`t` does not exist") && ran.err.contains("set `create_table`"), "{}", ran.err);
+    assert!(
+        ran.err.contains("table `fails`.`t` does not exist") && ran.err.contains("set `create_table`"),
+        "{}",
+        ran.err
+    );
 }
 
 #[test]
