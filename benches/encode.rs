@@ -101,7 +101,7 @@ fn field(rows: &mut Rows, type_text: &str, row: u32) -> Field {
             ),
         ),
         "LowCardinality(String)" => text(rows, ["click", "view", "purchase", "refund"][random as usize % 4].to_owned()),
-        "Bool" => Field::bool(random % 2 == 0),
+        "Bool" => Field::bool(random.is_multiple_of(2)),
         "Array(UInt32)" => {
             rows.append(Kind::Array, format!("[{}, {}, {}]", random % 7, random % 77, random % 777).as_bytes())
         }

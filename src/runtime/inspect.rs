@@ -177,7 +177,7 @@ impl Inspector<'_> {
         let preparing =
             Preparing { plan: self.plan, client: &client, tokio: self.tokio, load, describe_by_broker: None };
         match &report.schema {
-            None if sink.create_table.is_some() => self.to_be_created(sink, &preparing, has_topics),
+            None if sink.create_table.is_some() => self.expect_creation(sink, &preparing, has_topics),
             None => self.problems(&sink.connection, "sink.clickhouse.table", sink.table_at, &report.problems),
             Some(schema) => {
                 self.problems(&sink.connection, "sink.clickhouse.table", sink.table_at, &report.problems);
@@ -190,7 +190,7 @@ impl Inspector<'_> {
     }
 
     /// Shows what a start would create.
-    fn to_be_created(&mut self, sink: &ClickHouseSinkPlan, preparing: &Preparing, has_topics: bool) {
+    fn expect_creation(&mut self, sink: &ClickHouseSinkPlan, preparing: &Preparing, has_topics: bool) {
         let at = sink.create_table.as_ref().map_or(sink.table_at, |create| create.at);
         let path = "sink.clickhouse.create_table";
         if !has_topics {

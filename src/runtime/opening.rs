@@ -13,7 +13,7 @@ use crate::runtime::inputs::{TaskInput, TaskInputs};
 use crate::runtime::recovery::{self, Base, Case, Facts, MarkPlan, Policy, Start};
 use crate::runtime::task::{Stage, TaskId, TaskStart};
 use crate::source::{CommittedOffsets, Group, Input, TopicInfo, Wake};
-use crate::state::ledger::{self, Counts, Ledger, Mark, Moment, TaskEntry};
+use crate::state::ledger::{self, Counts, Ledger, Mark, Moment, PartitionsSeen, TaskEntry};
 use crate::state::{StateStore, Table, WriteBatch};
 use crate::types::{Incarnation, TaskNo, TopicId};
 use std::collections::BTreeMap;
@@ -53,7 +53,7 @@ pub struct Opening {
     stats: Arc<PipelineStats>,
     /// Draws incarnations.
     random: Box<dyn FnMut() -> [u8; 16] + Send>,
-    partitions: Option<i32>,
+    partitions: Option<PartitionsSeen>,
     /// The ids that the running tasks know.
     topic_ids: Vec<TopicId>,
     retain_left_ms: i64,
@@ -164,20 +164,30 @@ impl Opening {
                 ));
             }
         }
-        let grown = self.partitions.is_some_and(|before| first.partitions > before);
-        if grown && self.settings.halt_on_growth && matches!(self.factory.reach_ms(), Some(_)) {
+        let now = PartitionsSeen { topic: first.id, partitions: first.partitions };
+        // Kept with the state: a restart must not make an old growth look like nothing.
+        let before = match self.partitions {
+            None => ledger::partitions_seen(&*self.store)?,
+            known => known,
+        };
+        // A topic that was created anew has no past to grow from.
+        let before = before.filter(|before| before.topic == now.topic);
+        let grown = before.is_some_and(|before| now.partitions > before.partitions);
+        if grown && self.settings.halt_on_growth && self.factory.reach_ms().is_some() {
             return Err(Error::stop(
                 "partition_growth",
                 format!(
                     "topic `{}` grew from {} to {} partitions: keys move to other partitions, so duplicates of old \
                      keys would pass; drain and reset, or allow it with `on_partition_growth: continue`",
                     first.name,
-                    self.partitions.unwrap_or(0),
+                    before.map_or(0, |before| before.partitions),
                     first.partitions
                 ),
             ));
         }
-        self.partitions = Some(first.partitions);
+        if self.partitions.replace(now) != Some(now) {
+            ledger::note_partitions(&*self.store, now)?;
+        }
         Ok(topics)
     }
 
@@ -370,6 +380,8 @@ impl Opening {
             // The Kafka timestamp at the new position stands in for the watermark.
             let at = group.timestamp_at(0, partition, to.inputs[0].position)?.unwrap_or_else(|| self.clock.wall_ms());
             to.watermark_ms = at;
+            // Nobody noted a clock for what is re-read; without one every record would lie in the future.
+            to.note_ms = self.clock.wall_ms();
             watermark_ms = Some(at);
         }
         let Some(reach_ms) = self.factory.reach_ms() else {

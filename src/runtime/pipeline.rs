@@ -29,6 +29,7 @@ use crate::sink::clickhouse::insert::ClickHouseSink;
 use crate::sink::clickhouse::mapping;
 use crate::sink::clickhouse::table::{self, Load, TableReport};
 use crate::sink::dead_letter::{self, LetterBuilder};
+use crate::sink::kafka_letters::{self, KafkaLetters};
 use crate::source::kafka::{KafkaGroup, MemberOptions, session_timeout_ms};
 use crate::source::{Group, Input, Wake};
 use crate::state::ledger::{self, Counts};
@@ -49,6 +50,8 @@ pub type Stop = Arc<AtomicBool>;
 const POLL_WAIT: Duration = Duration::from_millis(5);
 /// Messages from tasks to their coordinator: each has few under way.
 const MESSAGES_MAX: usize = 1 << 16;
+/// How long a worker may take to let go of a pipeline: one batch, one store.
+const FORGET_WAIT: Duration = Duration::from_secs(30);
 /// How long to wait before a lost connection at start is tried again.
 const CONNECT_AGAIN: Duration = Duration::from_secs(1);
 
@@ -62,11 +65,20 @@ pub fn run(
     desk: &Desk,
     stop: &Stop,
 ) -> Result<()> {
+    let mut fenced_at_ms = None;
     loop {
         let result = run_once(place, &plan, state, process, &stats, desk, stop);
+        forget(place, process);
         match result {
-            Err(error) if error.kind == Kind::Fenced && !stop.load(Relaxed) && fenced_may_retry(&error) => {
-                tracing::warn!(pipeline = plan.name, "{error}; starting anew");
+            Err(error) if error.kind != Kind::Stop && !stop.load(Relaxed) => {
+                let now_ms = process.clock.boot_ms();
+                let fenced = error.kind == Kind::Fenced;
+                if fenced
+                    && fenced_at_ms.replace(now_ms).is_some_and(|at| now_ms - at < session_timeout_ms(&plan.kafka))
+                {
+                    return Err(twin(&plan, &stats, &error));
+                }
+                tracing::warn!(pipeline = plan.name, code = error.code, "{error}; starting anew, as after a crash");
                 stats.set_state(PipelineState::Starting);
                 std::thread::sleep(CONNECT_AGAIN);
             }
@@ -81,9 +93,27 @@ pub fn run(
     }
 }
 
-/// A twin that uses the same identity would fence us again and again.
-fn fenced_may_retry(error: &Error) -> bool {
-    error.code != "fenced_instance"
+/// Fenced again and again: somebody else is us.
+fn twin(plan: &PipelinePlan, stats: &PipelineStats, error: &Error) -> Error {
+    let message = format!(
+        "another process uses this pipeline's identity in group `{}` (a copied state directory?): give it a directory \
+         of its own. {error}",
+        plan.kafka.group
+    );
+    tracing::error!(pipeline = plan.name, code = error.code, "{message}");
+    stats.failed_with(message.clone());
+    stats.set_state(PipelineState::Failed);
+    Error::stop("fenced", message)
+}
+
+/// Waits until no worker holds anything of the pipeline any more: its directory can be opened again.
+fn forget(place: usize, process: &Process) {
+    let (told, done) = bounded(process.workers.len());
+    process.workers.iter().for_each(|worker| worker.send(ToWorker::Forget(place, told.clone())));
+    for _ in &process.workers {
+        // A worker that is gone holds nothing.
+        let _ = done.recv_timeout(FORGET_WAIT);
+    }
 }
 
 fn run_once(
@@ -268,7 +298,7 @@ impl TaskFactory for Factory {
         let parts = self.blueprint.parts(partition, task).map_err(|findings| expression_error(&findings))?;
         let target = match &self.letter_sink {
             None => LetterTarget::Local(self.letters.clone()),
-            Some(sink) => LetterTarget::Blocks(Box::new(sink.clone())),
+            Some(sink) => LetterTarget::Blocks(Box::new(sink.clone()), self.letters.clone()),
         };
         let topics = plan.topics.iter().map(|topic| topic.name.clone()).collect();
         let letters = EpochLetters::new(plan.name.clone(), topics, partition, target);
@@ -371,18 +401,18 @@ fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i32) -> Resu
     })
 }
 
-/// The table for dead letters, with the same checks as the sink's.
-fn connect_letters(
-    plan: &PipelinePlan,
-    process: &Process,
-    load: Load,
-) -> Result<(Option<LetterSink>, Option<Arc<dyn AnySink>>)> {
+/// How dead letters are encoded and who takes them; neither for the local store.
+type LettersOut = (Option<LetterSink>, Option<Arc<dyn AnySink>>);
+
+/// The table or topic for dead letters, with the same checks as the sink's.
+fn connect_letters(plan: &PipelinePlan, process: &Process, load: Load) -> Result<LettersOut> {
     match &plan.dead_letters {
         DeadLettersPlan::Local { .. } => Ok((None, None)),
-        DeadLettersPlan::Kafka { .. } => Err(Error::stop(
-            "dead_letters",
-            "dead letters in a Kafka topic are not there yet: use the local store or a ClickHouse table",
-        )),
+        DeadLettersPlan::Kafka { topic, .. } => {
+            let taker = KafkaLetters::connect(&plan.kafka, topic, &process.tokio)?;
+            let sink = LetterSink::Topic { bytes_max: taker.letter_bytes_max(), target: target("kafka", topic) };
+            Ok((Some(sink), Some(Arc::new(taker))))
+        }
         DeadLettersPlan::ClickHouse { connection, table, .. } => {
             let client = Arc::new(Client::new(connection)?);
             let report = process.tokio.block_on(table::inspect(&client, &connection.database, table, load));
@@ -392,7 +422,7 @@ fn connect_letters(
             LetterBuilder::new(&schema, sink.compression)
                 .map_err(|problems| Error::stop("dead_letters", sentences(&problems)))?;
             let taker = ClickHouseSink::new(client, &server, &connection.database, table, &BTreeMap::new());
-            let letters = LetterSink {
+            let letters = LetterSink::Table {
                 schema: Arc::new(schema),
                 compression: sink.compression,
                 target: target(&connection.database, table),
@@ -431,41 +461,67 @@ fn sentences(problems: &[table::Problem]) -> String {
     problems.iter().map(sentence).collect::<Vec<_>>().join("\n")
 }
 
-/// Encodes dead letters for their table.
+/// Encodes dead letters for where they go.
 #[derive(Clone)]
-struct LetterSink {
-    schema: Arc<crate::sink::clickhouse::schema::TableSchema>,
-    compression: crate::config::plan::BlockCompression,
-    target: String,
+enum LetterSink {
+    Table {
+        schema: Arc<crate::sink::clickhouse::schema::TableSchema>,
+        compression: crate::config::plan::BlockCompression,
+        target: String,
+    },
+    Topic {
+        bytes_max: usize,
+        target: String,
+    },
 }
 
 impl LetterBlocks for LetterSink {
     fn target(&self) -> &str {
-        &self.target
+        match self {
+            LetterSink::Table { target, .. } | LetterSink::Topic { target, .. } => target,
+        }
+    }
+
+    fn takes(&self, letter: &Letter) -> bool {
+        match self {
+            LetterSink::Table { .. } => true,
+            LetterSink::Topic { bytes_max, .. } => kafka_letters::message_bytes(letter) <= *bytes_max,
+        }
     }
 
     fn encode(&mut self, letters: &[Letter]) -> Block {
-        let builder = LetterBuilder::new(&self.schema, self.compression);
-        let mut builder = builder.unwrap_or_else(|_| unreachable!("the table was tried at start"));
-        for letter in letters {
-            let headers = crate::codec::record::encode_headers(&letter.headers);
-            builder.push(&dead_letter::Letter {
-                time_ms: letter.noted_ms,
-                pipeline: &letter.pipeline,
-                step: &letter.step,
-                reason: &letter.reason,
-                message: &letter.message,
-                topic: &letter.topic,
-                partition: letter.partition as i32,
-                offset: letter.offset,
-                timestamp_ms: letter.timestamp_ms,
-                key: letter.key.as_deref(),
-                value: letter.value.as_deref(),
-                headers: &headers,
-            });
+        match self {
+            LetterSink::Table { schema, compression, .. } => table_block(schema, *compression, letters),
+            LetterSink::Topic { .. } => kafka_letters::block_of(letters),
         }
-        builder.seal().expect("there is at least one letter")
     }
+}
+
+fn table_block(
+    schema: &crate::sink::clickhouse::schema::TableSchema,
+    compression: crate::config::plan::BlockCompression,
+    letters: &[Letter],
+) -> Block {
+    let builder = LetterBuilder::new(schema, compression);
+    let mut builder = builder.unwrap_or_else(|_| unreachable!("the table was tried at start"));
+    for letter in letters {
+        let headers = crate::codec::record::encode_headers(&letter.headers);
+        builder.push(&dead_letter::Letter {
+            time_ms: letter.noted_ms,
+            pipeline: &letter.pipeline,
+            step: &letter.step,
+            reason: &letter.reason,
+            message: &letter.message,
+            topic: &letter.topic,
+            partition: letter.partition as i32,
+            offset: letter.offset,
+            timestamp_ms: letter.timestamp_ms,
+            key: letter.key.as_deref(),
+            value: letter.value.as_deref(),
+            headers: &headers,
+        });
+    }
+    builder.seal().expect("there is at least one letter")
 }
 
 /// `<database>/<table>` as a token ends.

@@ -173,8 +173,8 @@ pub struct Io<'a> {
     pub pass: &'a mut Pass,
     pub store: &'a dyn StateStore,
     pub say: &'a mut dyn FnMut(TaskId, FromTask),
-    /// Hands an attempt to delivery; gives it back when there is no room.
-    pub submit: &'a mut dyn FnMut(Attempt) -> Result<(), Attempt>,
+    /// Hands an attempt to delivery; false when there is no room.
+    pub submit: &'a mut dyn FnMut(Attempt) -> bool,
 }
 
 /// An epoch that is being filled.
@@ -384,11 +384,22 @@ impl Task {
             batch.delete(Table::Ledger, key::epoch(self.state, epoch));
             (0..outputs).for_each(|output| batch.delete(Table::Outbox, key::outbox(self.state, epoch, output)));
         }
-        let moment = Moment { inputs: self.inputs.progress(), ..self.log.tip().clone() };
+        let moment = self.moment_under_way();
         batch.put(Table::Ledger, key::checkpoint(self.state), encode(&self.checkpoint(moment, restoring)));
         self.log.add_release(&mut batch);
         self.write = Some((batch, Writing::Beginning));
         true
+    }
+
+    /// The tip's epoch, with the positions and times of what was read so far: re-reading goes on from these.
+    fn moment_under_way(&self) -> Moment {
+        let times = &self.inputs.times;
+        Moment {
+            inputs: self.inputs.progress(),
+            watermark_ms: times.watermark_ms,
+            idle: times.idle,
+            ..self.log.tip().clone()
+        }
     }
 
     fn checkpoint(&self, moment: Moment, restoring: bool) -> Checkpoint {
@@ -445,12 +456,7 @@ impl Task {
         } else if self.reread_records >= limits::REREAD_RECORDS_MAX
             || self.chain.state_bytes() >= self.settings.state_bytes_max
         {
-            let moment = Moment {
-                inputs: self.inputs.progress(),
-                watermark_ms: self.inputs.times.watermark_ms,
-                ..self.log.tip().clone()
-            };
-            self.store_reread(moment, true);
+            self.store_reread(self.moment_under_way(), true);
         }
         Ok(found == Found::Pass || done)
     }
@@ -558,6 +564,8 @@ impl Task {
         let limit = self.pass_limit(limits::PASS_RECORDS_MAX.min(left.max(1) as usize), self.ends.as_deref());
         if self.open.is_none() {
             self.inputs.times.note_ms = io.wall_ms;
+            // Here, or an input that always has records would never let an epoch begin with another set aside.
+            self.inputs.times.idle |= self.idle_now(io);
         }
         let idle_before = self.inputs.times.idle;
         let mut cuts = Cuts::default();
@@ -589,13 +597,17 @@ impl Task {
         }
     }
 
-    fn why_to_seal(&mut self, io: &Io) -> Option<SealedWhy> {
-        let batch = &self.settings.batch;
-        // Under --until-end nobody is set aside, and one input's idleness changes nothing.
-        let idle = match self.inputs.len() > 1 && self.ends.is_none() {
+    /// Under --until-end nobody is set aside, and one input's idleness changes nothing.
+    fn idle_now(&self, io: &Io) -> u64 {
+        match self.inputs.len() > 1 && self.ends.is_none() {
             true => self.inputs.idle_now(&self.settings.idle_after_ms, io.boot_ms),
             false => self.inputs.times.idle,
-        };
+        }
+    }
+
+    fn why_to_seal(&mut self, io: &Io) -> Option<SealedWhy> {
+        let batch = &self.settings.batch;
+        let idle = self.idle_now(io);
         let Some(open) = &self.open else {
             self.inputs.times.idle |= idle;
             return None;
@@ -714,7 +726,7 @@ impl Task {
             };
             let (epoch, output) = (send.epoch, send.output);
             let stale = self.stale(&send, io.wall_ms);
-            if (io.submit)(Attempt { task: self.id, send, block, stale }).is_err() {
+            if !(io.submit)(Attempt { task: self.id, send, block, stale }) {
                 self.log.undelivered(epoch, output, Attempted::NotBegun, |_| 0);
                 break;
             }
@@ -831,8 +843,11 @@ impl Task {
         let can_finish = matches!(self.stage, Stage::Running | Stage::Draining { .. });
         self.stage = match can_finish {
             true => Stage::Draining { deadline_ms },
-            // Nothing of this life is half done: what the mark and the ledger say, stands.
-            false => Stage::Draining { deadline_ms: Some(0) },
+            // What the mark and the ledger say, stands; an epoch that is half made again is not ours to seal.
+            false => {
+                self.open = None;
+                Stage::Draining { deadline_ms: Some(0) }
+            }
         };
     }
 

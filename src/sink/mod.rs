@@ -5,6 +5,7 @@
 
 pub mod clickhouse;
 pub mod dead_letter;
+pub mod kafka_letters;
 pub mod memory;
 
 use crate::codec::rows::{BadRow, Rows};

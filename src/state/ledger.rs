@@ -6,6 +6,7 @@
 //! ```text
 //! ledger │ 'i'                         │ → Identity
 //! ledger │ 'n'                         │ → u32 BE, the next task number
+//! ledger │ 'g'                         │ → PartitionsSeen (how many the first topic had)
 //! ledger │ 'p' │ partition u32         │ → TaskEntry (which number the partition's state has)
 //! ledger │ 'r' │ task u32              │ → () a task number set aside, its keys wait to be deleted
 //! ledger │ 't' │ task u32 │ 'c'        │ → Checkpoint
@@ -279,6 +280,7 @@ pub mod key {
 
     pub const IDENTITY: &[u8] = b"i";
     pub const NEXT_TASK: &[u8] = b"n";
+    pub const PARTITIONS_SEEN: &[u8] = b"g";
 
     pub fn partition(partition: i32) -> Vec<u8> {
         [b"p".as_slice(), &(partition as u32).to_be_bytes()].concat()
@@ -332,6 +334,24 @@ pub fn identity(store: &dyn StateStore, pipeline: &str, random: impl FnOnce() ->
     batch.put(Table::Ledger, key::IDENTITY, encode(&identity));
     store.write(&batch)?;
     Ok(identity)
+}
+
+/// How many partitions the first topic had when this directory last began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct PartitionsSeen {
+    pub topic: TopicId,
+    pub partitions: i32,
+}
+
+/// What was noted; `None` in a new directory.
+pub fn partitions_seen(store: &dyn StateStore) -> Result<Option<PartitionsSeen>> {
+    store.get(Table::Ledger, key::PARTITIONS_SEEN)?.map(|bytes| decode(&bytes)).transpose()
+}
+
+pub fn note_partitions(store: &dyn StateStore, seen: PartitionsSeen) -> Result<()> {
+    let mut batch = WriteBatch::default();
+    batch.put(Table::Ledger, key::PARTITIONS_SEEN, encode(&seen));
+    store.write(&batch)
 }
 
 /// The partitions of which there is a ledger, ascending.

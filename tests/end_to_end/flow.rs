@@ -66,6 +66,14 @@ impl Events {
     }
 }
 
+/// Picks a seed, and says it: `WEIR_SEED` repeats a run's choices.
+pub fn dice(what: &str) -> Dice {
+    let drawn = || std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(1, |since| since.as_nanos() as u64);
+    let seed = std::env::var("WEIR_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(drawn);
+    println!("{what}: WEIR_SEED={seed}");
+    Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+}
+
 /// A producer in the background, until it is stopped.
 pub struct Flow {
     stop: Arc<AtomicBool>,

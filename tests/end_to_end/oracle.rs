@@ -1,10 +1,12 @@
 //! What the table must hold, from the topic alone, and the comparison row for row.
 
+use crate::stage::Stage;
+use crate::support::PATIENCE;
 use crate::support::clickhouse::ClickHouse;
 use crate::support::kafka::{Kafka, Produced};
-use crate::support::wait_for;
+use crate::weir::Weir;
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A row, known by where it came from.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -51,15 +53,6 @@ pub fn stored(clickhouse: &ClickHouse, table: &str) -> Vec<Row> {
     answer.lines().map(row).collect()
 }
 
-/// Waits until the table holds as many rows.
-pub fn wait_for_rows(clickhouse: &ClickHouse, table: &str, count: usize, wait: Duration) {
-    let mut last = String::new();
-    wait_for(&format!("{count} rows in {table}"), wait, || {
-        last = clickhouse.try_query(&format!("SELECT count() FROM {table}")).unwrap_or_else(|error| error);
-        last.parse::<usize>().is_ok_and(|there| there >= count).then_some(())
-    });
-}
-
 /// The table holds exactly these rows, each once.
 pub fn assert_same(what: &str, stored: &[Row], expected: &[Row]) {
     let mut counts: BTreeMap<&Row, i64> = BTreeMap::new();
@@ -82,10 +75,33 @@ pub fn assert_same(what: &str, stored: &[Row], expected: &[Row]) {
     );
 }
 
-/// Waits for the rows of the oracle, and compares. `expected` from the whole topic as it is now.
-pub fn assert_table(kafka: &Kafka, clickhouse: &ClickHouse, topic: &str, table: &str, window_ms: Option<i64>) -> usize {
-    let expected = deduplicated(&kafka.read_all(topic), window_ms);
-    wait_for_rows(clickhouse, table, expected.len(), crate::support::PATIENCE);
-    assert_same(topic, &stored(clickhouse, table), &expected);
-    expected.len()
+/// Waits for the oracle's rows, stops weir cleanly, and compares. The topic is read as it is now.
+pub fn settle(kafka: &Kafka, clickhouse: &ClickHouse, stage: &Stage, window_ms: Option<i64>, weirs: &mut [&mut Weir]) {
+    let expected = deduplicated(&kafka.read_all(&stage.name), window_ms);
+    settle_with(clickhouse, stage, &expected, weirs);
+}
+
+/// The same with rows that the test knows.
+pub fn settle_with(clickhouse: &ClickHouse, stage: &Stage, expected: &[Row], weirs: &mut [&mut Weir]) {
+    wait_for_rows(clickhouse, stage, expected.len(), weirs);
+    weirs.iter_mut().for_each(|weir| weir.stop());
+    assert_same(&stage.name, &stored(clickhouse, &stage.table()), expected);
+    println!("{}: {} rows, as the oracle has them", stage.name, expected.len());
+}
+
+/// Waits until the table holds as many rows. Says so and goes on when it takes too long: the comparison tells more.
+pub fn wait_for_rows(clickhouse: &ClickHouse, stage: &Stage, count: usize, weirs: &mut [&mut Weir]) {
+    let query = format!("SELECT count() FROM {}", stage.table());
+    let mut last = String::new();
+    let begun = Instant::now();
+    while last.parse::<usize>().ok().is_none_or(|there| there < count) {
+        weirs.iter_mut().for_each(|weir| weir.assert_running());
+        if begun.elapsed() > PATIENCE {
+            let logs: Vec<String> = weirs.iter().map(|weir| weir.log()).collect();
+            eprintln!("waited {PATIENCE:?} for {count} rows in {}: {last}\n{}", stage.name, logs.join("\n---\n"));
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+        last = clickhouse.try_query(&query).unwrap_or_else(|error| error);
+    }
 }

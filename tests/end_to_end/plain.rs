@@ -1,7 +1,7 @@
-//! Nothing goes wrong: to the end and out, and a clean stop.
+//! Nothing goes wrong: to the end and out.
 
-use crate::flow::{Events, Flow};
-use crate::oracle::{assert_same, assert_table, deduplicated, stored};
+use crate::flow::Events;
+use crate::oracle::{assert_same, deduplicated, stored};
 use crate::stage::Stage;
 use crate::support::PATIENCE;
 use crate::support::clickhouse::ClickHouse;

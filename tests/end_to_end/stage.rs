@@ -60,7 +60,7 @@ impl Stage {
     pub fn create_table(&self, clickhouse: &ClickHouse, columns: &str) {
         clickhouse.query(&format!(
             "CREATE TABLE {}.t ({columns}) ENGINE = MergeTree ORDER BY id \
-             SETTINGS non_replicated_deduplication_window = 10000",
+             SETTINGS non_replicated_deduplication_window = 1000000",
             self.name
         ));
     }
@@ -103,7 +103,10 @@ impl Stage {
             "version: 1
 kafka:
   brokers: [\"{brokers}\"]
-  librdkafka: {{ session.timeout.ms: {SESSION_TIMEOUT_MS}, heartbeat.interval.ms: 500 }}
+  librdkafka:
+    session.timeout.ms: {SESSION_TIMEOUT_MS}
+    heartbeat.interval.ms: 500
+    topic.metadata.refresh.interval.ms: 1000
 clickhouse: {{ url: \"{url}\", database: {name}, user: {USER} }}
 state: {{ rocksdb: {{ path: \"{}\" }} }}
 http: {{ listen: \"127.0.0.1:{port}\" }}

@@ -25,7 +25,7 @@ impl Weir {
     ) -> Weir {
         let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
         command.arg("run").arg("--config").arg(config).args(arguments);
-        command.args(["--log-level", "debug"]);
+        command.args(["--log-level", "weir=debug,warn"]);
         command.envs(environment.iter().map(|(name, value)| (name.as_str(), value.as_str())));
         let output = log.with_extension("out");
         let started = Instant::now();

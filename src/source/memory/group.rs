@@ -22,6 +22,8 @@ pub(super) struct MemberState {
     /// Asked back and not given yet.
     revoking: BTreeSet<i32>,
     pub events: VecDeque<GroupEvent>,
+    /// It was told to give back and has not done so.
+    giving_back: bool,
     /// A rebalance began and this member has not polled since.
     pub rejoining: bool,
 }
@@ -66,14 +68,43 @@ impl GroupState {
         self.balance();
     }
 
+    /// The client gave partitions up: what was asked back goes to its next owner. What was not, is still the
+    /// member's, for the broker hears of an assignment only when somebody joins.
     pub fn unassign(&mut self, member: u64, partitions: &[i32]) {
-        if let Some(state) = self.members.get_mut(&member) {
-            for partition in partitions {
+        let Some(state) = self.members.get_mut(&member) else { return };
+        let mut gave_back = false;
+        for partition in partitions {
+            if state.revoking.remove(partition) {
                 state.owned.remove(partition);
-                state.revoking.remove(partition);
+                gave_back = true;
             }
-            self.hand_over();
         }
+        state.giving_back &= !state.revoking.is_empty();
+        if gave_back {
+            self.hand_over();
+            self.end_round(member);
+        }
+    }
+
+    /// Who gave back joins again, and is told so even where it gets nothing.
+    fn end_round(&mut self, member: u64) {
+        if let Some(state) = self.members.get_mut(&member)
+            && state.events.is_empty()
+            && state.revoking.is_empty()
+        {
+            state.events.push_back(GroupEvent::Assigned(vec![]));
+        }
+    }
+
+    /// The next event; while partitions are being given back, nothing new is assigned.
+    pub fn next_event(&mut self, member: u64) -> Option<GroupEvent> {
+        let state = self.members.get_mut(&member)?;
+        let event = state.events.front()?;
+        if state.giving_back && matches!(event, GroupEvent::Assigned(_)) {
+            return None;
+        }
+        state.giving_back = matches!(event, GroupEvent::Revoked { .. });
+        state.events.pop_front()
     }
 
     /// The broker asks who commits, not what is his.

@@ -30,6 +30,9 @@ pub struct MemoryGroup {
     taps: BTreeMap<(usize, i32), Arc<Mutex<Stage>>>,
 }
 
+/// An irregular cluster hands over no more at once.
+const IRREGULAR_MAX: usize = 64;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Waiting,
@@ -101,7 +104,7 @@ impl MemoryGroup {
 
     fn next_event(&mut self) -> Option<GroupEvent> {
         let member = self.member?;
-        let event = self.kafka.with_group(&self.group, |group| group.members.get_mut(&member)?.events.pop_front());
+        let event = self.kafka.with_group(&self.group, |group| group.next_event(member));
         if let Some(GroupEvent::Assigned(partitions)) = &event {
             self.known.extend(partitions);
         }
@@ -125,6 +128,7 @@ impl Group for MemoryGroup {
 
     fn assign(&mut self, starts: &[(i32, Vec<i64>)]) -> Result<()> {
         for (partition, offsets) in starts {
+            self.known.insert(*partition);
             assert_eq!(offsets.len(), self.topics.len(), "an offset for each topic");
             for (topic, offset) in offsets.iter().enumerate() {
                 let tap = self.taps.get(&(topic, *partition)).expect("every input was taken before its assignment");
@@ -266,7 +270,8 @@ impl Input for MemoryInput {
             Stage::Reading => {}
         }
         let mut broker = self.kafka.broker();
-        let records_max = broker.chance(limit.records as u64 + 1).map_or(limit.records, |records| records as usize);
+        let irregular = broker.chance(limit.records.min(IRREGULAR_MAX) as u64 + 1);
+        let records_max = irregular.map_or(limit.records, |records| records as usize);
         let log = broker.log(&self.topic, self.partition).ok_or_else(|| not_there(&self.topic))?;
         if self.offset_next < log.start || self.offset_next > log.end {
             let (topic, partition, offset) = (&self.topic, self.partition, self.offset_next);

@@ -217,6 +217,11 @@ impl MemoryKafka {
         self.with_group(group, |group| group.expire(instance_id));
     }
 
+    /// Whether a member of that instance id is in the group.
+    pub fn is_member(&self, group: &str, instance_id: &str) -> bool {
+        self.broker().groups.get(group).is_some_and(|group| group.has_instance(instance_id))
+    }
+
     /// Every member has to rejoin; until it polls, its commits are answered with "rebalance in progress".
     pub fn rebalance(&self, group: &str) {
         self.with_group(group, GroupState::rejoin_all);

@@ -1,0 +1,80 @@
+//! A directory: the store of one instance. It survives a crash, and is replaced when the disk is lost.
+
+use crate::bug::Bug;
+use crate::seams::Seams;
+use weir::error::Result;
+use weir::state::ledger::{Checkpoint, decode, encode};
+use weir::state::memory::MemoryStore;
+use weir::state::{Change, StateStore, Table, WriteBatch};
+use weir::types::TaskNo;
+
+pub struct Disk {
+    store: MemoryStore,
+    seams: Seams,
+    bug: Option<Bug>,
+}
+
+impl Disk {
+    pub fn new(seams: Seams, bug: Option<Bug>) -> Disk {
+        Disk { store: MemoryStore::new(), seams, bug }
+    }
+
+    /// A write that is no call of the process: what a seeded bug does behind its back.
+    pub fn tamper(&self, batch: &WriteBatch) {
+        self.store.write(batch).unwrap();
+    }
+
+    /// The batch as a broken engine would write it.
+    fn broken(&self, batch: &WriteBatch) -> WriteBatch {
+        let mut batch = batch.clone();
+        match self.bug {
+            Some(Bug::BlockNotStored) => {
+                batch.changes.retain(|change| !matches!(change, Change::Put { table: Table::Outbox, .. }));
+            }
+            Some(Bug::HalfRestoredIsWhole) => batch.changes.iter_mut().for_each(forget_restoring),
+            _ => {}
+        }
+        batch
+    }
+}
+
+fn forget_restoring(change: &mut Change) {
+    let Change::Put { table: Table::Ledger, key, value } = change else { return };
+    if key.first() == Some(&b't') && key.get(5) == Some(&b'c') {
+        let checkpoint: Checkpoint = decode(value).unwrap();
+        *value = encode(&Checkpoint { restoring: false, ..checkpoint });
+    }
+}
+
+impl StateStore for Disk {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.store.get(table, key)
+    }
+
+    fn multi_get(&self, table: Table, keys: &[u8], key_len: usize, found: &mut dyn FnMut(usize, &[u8])) -> Result<()> {
+        self.store.multi_get(table, keys, key_len, found)
+    }
+
+    fn scan(&self, table: Table, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> bool) -> Result<()> {
+        self.store.scan(table, from, to, visit)
+    }
+
+    fn write(&self, batch: &WriteBatch) -> Result<()> {
+        let batch = self.broken(batch);
+        if self.bug == Some(Bug::PositionsApart) && !batch.seen.is_empty() {
+            let state = WriteBatch { changes: vec![], seen: batch.seen };
+            let rest = WriteBatch { changes: batch.changes, ..WriteBatch::default() };
+            self.seams.call("write state", || self.store.write(&state))?;
+            return self.seams.call("write positions", || self.store.write(&rest));
+        }
+        self.seams.call("write", || self.store.write(&batch))
+    }
+
+    fn set_horizon(&self, task: TaskNo, step: u16, horizon_ms: i64) {
+        self.store.set_horizon(task, step, horizon_ms);
+    }
+
+    fn table_bytes(&self, table: Table) -> u64 {
+        self.store.table_bytes(table)
+    }
+}

@@ -1,0 +1,112 @@
+//! The simulation: the real tasks and the real recovery over a cluster, a disk, a clock and a table that fail
+//! (`exactly-once.md`, Proof 1).
+//!
+//! `SIM_SEED=<n>` replays one random schedule and prints its trace; `WEIR_SIM_RUNS=<n>` says how many are run.
+
+mod bug;
+mod chance;
+mod crash_everywhere;
+mod disk;
+mod drive;
+mod member;
+mod process;
+mod random;
+mod records;
+mod rows;
+mod seams;
+mod table;
+mod world;
+
+use crash_everywhere::{BadInsert, Script, bad_commit, bad_insert, calls_of, crash_at};
+use seams::Side;
+use weir::source::memory::CommitFault;
+
+#[test]
+fn a_crash_at_any_call_changes_nothing_in_the_table() {
+    for script in Script::ALL {
+        let calls = calls_of(script, script.setup());
+        for keeps_disk in [true, false] {
+            for call in 1..=calls {
+                for side in [Side::Before, Side::After] {
+                    let result = crash_at(script, script.setup(), call, side, keeps_disk);
+                    assert_eq!(result, Ok(()), "{script:?}, call {call} of {calls}, {side:?}, disk {keeps_disk}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_commit_that_goes_wrong_changes_nothing_in_the_table() {
+    for script in Script::ALL {
+        for fault in [CommitFault::RequestLost, CommitFault::AnswerLost, CommitFault::Rebalancing] {
+            for number in 0..40 {
+                assert_eq!(bad_commit(script, number, fault), Ok(()), "{script:?}, commit {number}, {fault:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_insert_that_goes_wrong_changes_nothing_in_the_table() {
+    for script in Script::ALL {
+        for how in [BadInsert::RequestLost, BadInsert::AnswerLost, BadInsert::Hangs(50), BadInsert::Hangs(5000)] {
+            let mut number = 1;
+            while bad_insert(script, number, how)
+                .unwrap_or_else(|wrong| panic!("{script:?} {number} {how:?} {wrong:?}"))
+            {
+                number += 1;
+            }
+            assert!(number > 3, "{script:?} has inserts");
+        }
+    }
+}
+
+#[test]
+fn random_schedules_end_with_every_row_once() {
+    if let Some(seed) = std::env::var("SIM_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        let outcome = random::run(seed, None, true);
+        println!("{}", outcome.trace.join("\n"));
+        println!("{:?} {:?}", outcome.kind, outcome.cases);
+        return assert_eq!(outcome.result, Ok(()), "seed {seed}");
+    }
+    let runs: u64 = std::env::var("WEIR_SIM_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(10_000);
+    let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get() as u64);
+    let began = std::time::Instant::now();
+    let cases = std::thread::scope(|scope| {
+        let run = |thread: u64| move || run_share(thread, threads, runs);
+        let shares: Vec<_> = (0..threads).map(|thread| scope.spawn(run(thread))).collect();
+        shares.into_iter().fold(std::collections::BTreeMap::new(), |mut all, share| {
+            match share.join() {
+                Ok(cases) => cases.into_iter().for_each(|(case, count)| *all.entry(case).or_insert(0) += count),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+            all
+        })
+    });
+    println!("{runs} schedules in {:?}: {cases:?}", began.elapsed());
+}
+
+fn run_share(thread: u64, threads: u64, runs: u64) -> std::collections::BTreeMap<&'static str, u64> {
+    let mut cases = std::collections::BTreeMap::new();
+    for seed in (thread..runs).step_by(threads as usize) {
+        let outcome = random::run(seed, None, false);
+        if let Err(violation) = outcome.result {
+            let trace = random::run(seed, None, true).trace;
+            let lines: usize = std::env::var("SIM_TAIL").ok().and_then(|lines| lines.parse().ok()).unwrap_or(80);
+            let tail = &trace[trace.len().saturating_sub(lines)..];
+            panic!("{}\nSIM_SEED={seed}: {}", tail.join("\n"), violation.0);
+        }
+        outcome.cases.into_iter().for_each(|(case, count)| *cases.entry(case).or_insert(0) += count);
+    }
+    cases
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    for seed in 0..50 {
+        let (first, second) = (random::run(seed, None, true), random::run(seed, None, true));
+        assert!(first.trace.len() > 10, "there is a trace");
+        assert_eq!(first.trace, second.trace, "seed {seed}");
+    }
+}

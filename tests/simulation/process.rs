@@ -1,0 +1,298 @@
+//! One process: the real coordinator and the real tasks, with a stand-in for the worker's thread and for delivery.
+//!
+//! `work` is one round of `runtime/worker.rs`: messages, a tick of each task, one write for all that sealed. The
+//! outside decides when it runs, when an attempt begins and how it ends.
+
+use crate::bug::Bug;
+use crate::disk::Disk;
+use crate::rows::{LETTER_TARGET, LetterTable, ROW_TARGET};
+use crate::seams::{Seams, SimClock};
+use crate::table::{Request, Table};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+use weir::clock::Clock;
+use weir::error::{Error, Result};
+use weir::metrics::PipelineStats;
+use weir::runtime::chain::Chain;
+use weir::runtime::compile::{self, Blueprint};
+use weir::runtime::coordinator::{Coordinator, Progress, Workers};
+use weir::runtime::inputs::{Pass, TaskInput};
+use weir::runtime::letters::{EpochLetters, LetterTarget};
+use weir::runtime::opening::TaskFactory;
+use weir::runtime::task::{
+    Attempt, AttemptOutcome, FromTask, Io, Stage, Task, TaskId, TaskSettings, TaskStart, ToTask,
+};
+use weir::source::{Input, Wake};
+use weir::state::ledger::Counts;
+use weir::state::{StateStore, WriteBatch};
+use weir::types::TaskNo;
+
+/// Makes the parts of tasks, as `runtime/pipeline.rs` does.
+pub struct Factory {
+    pub blueprint: Blueprint,
+    pub stats: Arc<PipelineStats>,
+}
+
+struct Deaf;
+
+impl Wake for Deaf {
+    fn wake(&self) {}
+}
+
+impl TaskFactory for Factory {
+    fn inputs(&self, partition: i32, queues: Vec<Box<dyn Input>>) -> Vec<TaskInput> {
+        let parts = self.blueprint.parts(partition, TaskNo(0)).unwrap_or_else(|_| unreachable!());
+        let lateness_ms = self.blueprint.plan().source.time.lateness_ms;
+        let inputs = queues.into_iter().zip(parts.decoders);
+        inputs.map(|(queue, decoder)| TaskInput::new(queue, decoder, lateness_ms)).collect()
+    }
+
+    fn chain(&self, partition: i32, task: TaskNo, counts: Option<Counts>) -> Result<Chain> {
+        let plan = self.blueprint.plan();
+        let parts = self.blueprint.parts(partition, task).unwrap_or_else(|_| unreachable!());
+        let topics = plan.topics.iter().map(|topic| topic.name.clone()).collect();
+        let target = LetterTarget::Blocks(Box::new(LetterTable));
+        let letters = EpochLetters::new(plan.name.clone(), topics, partition, target);
+        Ok(Chain::new(task, parts.steps, parts.builder, ROW_TARGET.into(), letters, counts, self.stats.clone()))
+    }
+
+    fn waker(&self, _partition: i32) -> Arc<dyn Wake> {
+        Arc::new(Deaf)
+    }
+
+    fn reach_ms(&self) -> Option<Option<i64>> {
+        compile::reach_ms(self.blueprint.plan())
+    }
+}
+
+enum ToWorker {
+    Start(Box<TaskStart>),
+    Tell(TaskId, ToTask),
+    Drop(TaskId),
+}
+
+#[derive(Default)]
+struct Inbox(VecDeque<ToWorker>);
+
+impl Workers for Inbox {
+    fn start(&mut self, start: Box<TaskStart>) {
+        self.0.push_back(ToWorker::Start(start));
+    }
+
+    fn tell(&mut self, task: TaskId, message: ToTask) {
+        self.0.push_back(ToWorker::Tell(task, message));
+    }
+
+    fn drop_task(&mut self, task: TaskId) {
+        self.0.push_back(ToWorker::Drop(task));
+    }
+}
+
+pub struct Process {
+    /// Counts all processes of a world.
+    pub life: u64,
+    coordinator: Coordinator,
+    inbox: Inbox,
+    tasks: Vec<Task>,
+    pass: Pass,
+    messages: Vec<(TaskId, FromTask)>,
+    jobs: VecDeque<Attempt>,
+    jobs_max: usize,
+    settings: Arc<TaskSettings>,
+    pub stats: Arc<PipelineStats>,
+    disk: Arc<Disk>,
+    clock: Arc<SimClock>,
+    seams: Seams,
+    pub is_cut: Arc<AtomicBool>,
+    pub is_fenced: Arc<AtomicBool>,
+    is_stopping: bool,
+    bug: Option<Bug>,
+}
+
+pub struct ProcessParts {
+    pub life: u64,
+    pub coordinator: Coordinator,
+    pub jobs_max: usize,
+    pub settings: TaskSettings,
+    pub stats: Arc<PipelineStats>,
+    pub disk: Arc<Disk>,
+    pub clock: Arc<SimClock>,
+    pub seams: Seams,
+    pub is_cut: Arc<AtomicBool>,
+    pub is_fenced: Arc<AtomicBool>,
+    pub bug: Option<Bug>,
+}
+
+impl Process {
+    pub fn new(parts: ProcessParts) -> Process {
+        Process {
+            life: parts.life,
+            coordinator: parts.coordinator,
+            inbox: Inbox::default(),
+            tasks: vec![],
+            pass: Pass::default(),
+            messages: vec![],
+            jobs: VecDeque::new(),
+            jobs_max: parts.jobs_max,
+            settings: Arc::new(parts.settings),
+            stats: parts.stats,
+            disk: parts.disk,
+            clock: parts.clock,
+            seams: parts.seams,
+            is_cut: parts.is_cut,
+            is_fenced: parts.is_fenced,
+            is_stopping: false,
+            bug: parts.bug,
+        }
+    }
+
+    pub fn join(&mut self) -> Result<()> {
+        self.coordinator.join()
+    }
+
+    pub fn progress(&self) -> &Progress {
+        self.coordinator.progress()
+    }
+
+    pub fn stages(&self) -> Vec<(TaskId, Stage)> {
+        self.tasks.iter().map(|task| (task.id, task.stage().clone())).collect()
+    }
+
+    /// SIGTERM.
+    pub fn stop(&mut self) {
+        if !std::mem::replace(&mut self.is_stopping, true) {
+            self.coordinator.stop(&mut self.inbox, self.clock.boot_ms());
+        }
+    }
+
+    /// One turn of the coordinator's thread.
+    pub fn coordinate(&mut self) {
+        let messages = std::mem::take(&mut self.messages);
+        self.coordinator.tick(messages, &mut self.inbox, self.clock.boot_ms(), Duration::ZERO);
+    }
+
+    /// One turn of the worker's thread.
+    pub fn work(&mut self) -> bool {
+        while let Some(message) = self.inbox.0.pop_front() {
+            self.receive(message);
+        }
+        let mut worked = false;
+        for place in 0..self.tasks.len() {
+            let id = self.tasks[place].id;
+            match self.with_io(place, |task, io| task.tick(io)) {
+                Ok(did) => worked |= did,
+                Err(error) => self.failed(id, error),
+            }
+        }
+        worked |= self.store();
+        self.tasks.retain(|task| *task.stage() != Stage::Gone);
+        worked
+    }
+
+    fn receive(&mut self, message: ToWorker) {
+        match message {
+            ToWorker::Start(start) => {
+                self.seams.note(|| format!("life {} starts {:?} as {:?}", self.life, start.id, start.stage));
+                self.tasks.push(Task::new(*start, self.settings.clone(), self.stats.clone()));
+            }
+            ToWorker::Tell(id, message) => {
+                if let Some(place) = self.tasks.iter().position(|task| task.id == id) {
+                    self.with_io(place, |task, io| task.receive(message, io));
+                }
+            }
+            ToWorker::Drop(id) => {
+                self.tasks.retain(|task| task.id != id);
+                self.messages.push((id, FromTask::Gone { finished: false }));
+            }
+        }
+    }
+
+    fn failed(&mut self, id: TaskId, error: Error) {
+        if let Some(task) = self.tasks.iter_mut().find(|task| task.id == id) {
+            task.give_up();
+        }
+        self.messages.push((id, FromTask::Failed(error)));
+    }
+
+    fn with_io<R>(&mut self, place: usize, act: impl FnOnce(&mut Task, &mut Io) -> R) -> R {
+        let Process { tasks, messages, jobs, jobs_max, .. } = self;
+        let mut say = |id, message| messages.push((id, message));
+        let mut submit = |attempt| {
+            let has_room = jobs.len() < *jobs_max;
+            if has_room {
+                jobs.push_back(attempt);
+            }
+            has_room
+        };
+        let mut io = Io {
+            wall_ms: self.clock.wall_ms(),
+            boot_ms: self.clock.boot_ms(),
+            pass: &mut self.pass,
+            store: &*self.disk,
+            say: &mut say,
+            submit: &mut submit,
+        };
+        act(&mut tasks[place], &mut io)
+    }
+
+    /// Tasks that sealed in this turn share one write.
+    fn store(&mut self) -> bool {
+        let mut all = WriteBatch::default();
+        let mut places = Vec::new();
+        for (place, task) in self.tasks.iter_mut().enumerate() {
+            if let Some(batch) = task.take_write() {
+                all.append(batch);
+                places.push(place);
+            }
+        }
+        if places.is_empty() {
+            return false;
+        }
+        match self.disk.write(&all) {
+            Ok(()) => places.into_iter().for_each(|place| self.with_io(place, |task, io| task.written(io))),
+            Err(error) => {
+                let ids: Vec<TaskId> = places.into_iter().map(|place| self.tasks[place].id).collect();
+                ids.into_iter().for_each(|id| self.failed(id, error.clone()));
+            }
+        }
+        true
+    }
+
+    pub fn has_jobs(&self) -> bool {
+        !self.jobs.is_empty()
+    }
+
+    /// Delivery takes the next attempt and sends its request, if its lease still holds.
+    pub fn begin_attempt(&mut self, table: &mut Table) {
+        let Some(Attempt { task, send, block }) = self.jobs.pop_front() else { return };
+        let holds = self.clock.boot_ms() < send.lease_until_ms;
+        if !holds {
+            return self.answer(task, send.epoch, send.output, AttemptOutcome::NotBegun);
+        }
+        assert!(send.token.0.ends_with(ROW_TARGET) || send.token.0.ends_with(LETTER_TARGET), "{:?}", send.token);
+        let token = match self.bug {
+            Some(Bug::TokenChanges) => format!("{}/{}", send.token.0, self.life),
+            _ => send.token.0,
+        };
+        let life = Some(self.life);
+        let request = Request { life, task, epoch: send.epoch, output: send.output, token, block, applied_at_ms: 0 };
+        self.seams.note(|| format!("life {} inserts {}", self.life, request.token));
+        self.seams.call("insert", || table.under_way.push(request));
+    }
+
+    pub fn answer(&mut self, task: TaskId, epoch: weir::types::Epoch, output: u16, outcome: AttemptOutcome) {
+        let outcome = match outcome {
+            AttemptOutcome::Failed(_) if self.bug == Some(Bug::UnclearIsDelivered) => {
+                AttemptOutcome::Acknowledged { seconds: 0.0 }
+            }
+            outcome => outcome,
+        };
+        self.inbox.tell(task, ToTask::Attempted { epoch, output, outcome });
+    }
+
+    pub fn next_due_ms(&self) -> Option<u64> {
+        self.tasks.iter().filter_map(Task::next_due_ms).min()
+    }
+}

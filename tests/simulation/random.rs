@@ -1,0 +1,296 @@
+//! Random schedules: who runs next, what goes wrong, and when, all from one seed.
+
+use crate::bug::Bug;
+use crate::chance::Chance;
+use crate::crash_everywhere::quiet_restart;
+use crate::drive::{acknowledged, boot_if_due, settle};
+use crate::seams::Side;
+use crate::world::{GROUP, SESSION_MS, Setup, Violation, World, unclear};
+use std::collections::BTreeMap;
+use weir::source::memory::CommitFault;
+
+/// What a schedule is drawn from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// Up to three instances that crash, pause, lose their disks and their connections.
+    Several,
+    /// One instance, and a group that forgets its offsets.
+    Expiry,
+    /// One instance, two inputs with the same keys.
+    SharedKeys,
+    /// The window of the dedup step changes between two lives.
+    Replanned,
+    /// Runs to the ends noted at their start, one after the other.
+    UntilEnd,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 5] = [Kind::Several, Kind::Expiry, Kind::SharedKeys, Kind::Replanned, Kind::UntilEnd];
+
+    fn of(chance: &mut Chance) -> Kind {
+        match chance.below(10) {
+            0 => Kind::Expiry,
+            1 => Kind::SharedKeys,
+            2 => Kind::Replanned,
+            3 => Kind::UntilEnd,
+            _ => Kind::Several,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Disaster {
+    Kill,
+    CrashAtCall,
+    LoseDisk,
+    Pause,
+    Cut,
+    Stop,
+    Rebalance,
+    CommitFault,
+    Fence,
+    TableOutage,
+    Expire,
+    Replan,
+}
+
+/// How a schedule went.
+pub struct Outcome {
+    pub result: Result<(), Violation>,
+    pub trace: Vec<String>,
+    pub cases: BTreeMap<&'static str, u64>,
+    pub kind: Kind,
+}
+
+/// The setup that a seed draws.
+pub fn draw(seed: u64, bug: Option<Bug>) -> (Kind, Setup, Chance) {
+    let mut chance = Chance::new(seed ^ 0x5157_4549_5200_0000);
+    let kind = Kind::of(&mut chance);
+    let inputs = if kind == Kind::SharedKeys || chance.one_in(3) { 2 } else { 1 };
+    let partitions = if kind == Kind::SharedKeys { 1 } else { chance.within(1, 4) as i32 };
+    let short = !matches!(kind, Kind::SharedKeys | Kind::Replanned) && chance.one_in(2);
+    let setup = Setup {
+        inputs,
+        partitions,
+        window_ms: if short { chance.pick(&[500, 2000]) } else { 3_600_000 },
+        max_future_ms: if short { 4000 } else { 3_600_000 },
+        batch_rows: chance.within(1, 8),
+        shared_keys: kind == Kind::SharedKeys,
+        // A group that expires takes a week, and then only the ledger knows what was acknowledged.
+        tight_window: kind != Kind::Expiry && chance.one_in(2),
+        commit_delay_ms: chance.pick(&[0, 0, 20, 200]),
+        jobs_max: chance.pick(&[1, 2, 8]),
+        state_bytes_max: chance.pick(&[1, 200, 1 << 20]),
+        until_end: kind == Kind::UntilEnd,
+        bug,
+        ..Setup::plain(chance.next())
+    };
+    (kind, setup, chance)
+}
+
+/// Runs the schedule of a seed.
+pub fn run(seed: u64, bug: Option<Bug>, keeps_trace: bool) -> Outcome {
+    let (kind, setup, chance) = draw(seed, bug);
+    let mut world = World::new(setup);
+    if keeps_trace {
+        world.seams.keep_trace();
+        world.seams.note(|| format!("{kind:?} {:?}", world.setup));
+    }
+    world.wall_error_max_ms = chance_of_wall(&mut world.chance);
+    let mut schedule = Schedule { world, chance, kind, outage_until_ms: 0 };
+    let result = schedule.run();
+    let mut world = schedule.world;
+    if result.is_err() {
+        world.seams.note(|| world.describe());
+    }
+    for place in 0..world.instances.len() {
+        world.kill(place);
+    }
+    Outcome { result, trace: world.seams.trace(), cases: world.cases, kind }
+}
+
+fn chance_of_wall(chance: &mut Chance) -> i64 {
+    chance.pick(&[0, 50, 1500])
+}
+
+struct Schedule {
+    world: World,
+    chance: Chance,
+    kind: Kind,
+    outage_until_ms: u64,
+}
+
+impl Schedule {
+    fn run(&mut self) -> Result<(), Violation> {
+        let instances = match self.kind {
+            Kind::Several => self.chance.within(1, 4),
+            _ => 1,
+        };
+        (0..self.chance.within(0, 30)).for_each(|_| self.world.produce_anywhere());
+        for number in 0..instances {
+            let place = self.world.add_instance();
+            self.world.instances[place].boots_at_ms += number * self.chance.below(3000);
+        }
+        let steps = self.chance.within(150, 700);
+        let disasters = self.chance.within(1, 8);
+        for _ in 0..steps {
+            if self.chance.one_in(steps / disasters + 1) {
+                self.disaster();
+            }
+            self.step()?;
+        }
+        self.calm_down();
+        if self.kind == Kind::UntilEnd {
+            return self.to_the_end();
+        }
+        settle(&mut self.world)?;
+        self.world.judge()?;
+        match self.chance.one_in(4) {
+            true => quiet_restart(&mut self.world),
+            false => Ok(()),
+        }
+    }
+
+    /// Under `--until-end` each run ends by itself; the last one must have seen everything.
+    fn to_the_end(&mut self) -> Result<(), Violation> {
+        let until_ms = self.world.seams.now_ms() + 120_000;
+        let mut finished = self.world.finished;
+        while !self.world.is_settled() || self.world.instances[0].process.is_some() {
+            if self.world.seams.now_ms() > until_ms {
+                return Err(Violation(format!("it never ends:\n{}", self.world.describe())));
+            }
+            if self.world.finished > finished {
+                finished = self.world.finished;
+                self.world.instances[0].boots_at_ms = self.world.seams.now_ms();
+                if self.world.is_settled() {
+                    break;
+                }
+            }
+            crate::drive::round(&mut self.world)?;
+        }
+        self.world.judge()
+    }
+
+    fn step(&mut self) -> Result<(), Violation> {
+        let by_ms = if self.chance.one_in(60) { self.chance.below(1500) } else { self.chance.below(12) };
+        self.world.advance(by_ms)?;
+        let place = self.chance.below(self.world.instances.len() as u64) as usize;
+        boot_if_due(&mut self.world, place);
+        match self.chance.below(100) {
+            0..30 => self.world.coordinate(place)?,
+            30..68 => self.world.work(place),
+            68..80 => self.world.begin_attempt(place),
+            80..92 => self.end_a_request()?,
+            92..98 => (0..self.chance.below(5)).for_each(|_| self.world.produce_anywhere()),
+            _ => {
+                if self.kind == Kind::UntilEnd && self.world.instances[place].boots_at_ms == u64::MAX {
+                    self.world.instances[place].boots_at_ms = 0;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn end_a_request(&mut self) -> Result<(), Violation> {
+        let waiting: Vec<usize> =
+            (0..self.world.table.under_way.len()).filter(|at| self.world.table.under_way[*at].life.is_some()).collect();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let at = self.chance.pick(&waiting);
+        let outage = self.outage_until_ms > self.world.seams.now_ms();
+        match self.chance.below(if outage { 4 } else { 20 }) {
+            0 | 1 => self.world.end_request(at, false, unclear()),
+            2 => self.world.end_request(at, true, unclear()),
+            3 => {
+                let for_ms = self.chance.below(9_000);
+                self.world.hang_request(at, for_ms);
+                Ok(())
+            }
+            _ => self.world.end_request(at, true, acknowledged()),
+        }
+    }
+
+    fn disaster(&mut self) {
+        use Disaster::*;
+        let common = [Kill, CrashAtCall, CrashAtCall, CrashAtCall, Stop, CommitFault, Rebalance, TableOutage];
+        let several = [Kill, CrashAtCall, CrashAtCall, LoseDisk, LoseDisk, Pause, Pause, Cut, Stop, Rebalance];
+        let disaster = match self.kind {
+            Kind::Several if self.chance.one_in(2) => self.chance.pick(&several),
+            Kind::Several if self.chance.one_in(8) => Fence,
+            Kind::Expiry if self.chance.one_in(3) => Expire,
+            Kind::Replanned if self.chance.one_in(2) => Replan,
+            _ => self.chance.pick(&common),
+        };
+        let place = self.chance.below(self.world.instances.len() as u64) as usize;
+        let now_ms = self.world.seams.now_ms();
+        self.world.seams.note(|| format!("{disaster:?} {place}"));
+        match disaster {
+            Kill => self.kill(place),
+            CrashAtCall => {
+                let side = self.chance.pick(&[Side::Before, Side::After]);
+                let number = self.world.seams.calls() + self.chance.within(1, 40);
+                self.world.seams.crash_at(number, side);
+            }
+            LoseDisk => {
+                self.world.lose_disk(place);
+                self.boot_later(place);
+            }
+            Pause => self.world.instances[place].paused_until_ms = now_ms + self.chance.below(3 * SESSION_MS),
+            Cut => {
+                let until_ms = now_ms + self.chance.below(3 * SESSION_MS);
+                self.world.set_cut(place, until_ms);
+            }
+            Stop => self.world.stop(place),
+            Rebalance if self.world.instances.iter().any(|instance| instance.process.is_some()) => {
+                self.world.kafka.rebalance(GROUP);
+            }
+            Rebalance => {}
+            CommitFault => self.bad_commit(),
+            Fence => self.world.kafka.next_commits([self::CommitFault::IllegalGeneration]),
+            TableOutage => self.outage_until_ms = now_ms + self.chance.below(8000),
+            Expire => {
+                self.kill(place);
+                self.world.kafka.forget_committed(GROUP);
+            }
+            Replan => {
+                self.kill(place);
+                let window_ms = self.world.setup.window_ms + 1;
+                self.world.set_plan_window(window_ms);
+            }
+        }
+    }
+
+    fn bad_commit(&mut self) {
+        use self::CommitFault::*;
+        let faults = (0..self.chance.within(1, 5)).map(|_| self.chance.pick(&[RequestLost, AnswerLost, Rebalancing]));
+        let faults: Vec<_> = faults.collect();
+        self.world.kafka.next_commits(faults);
+    }
+
+    fn kill(&mut self, place: usize) {
+        self.world.kill(place);
+        self.boot_later(place);
+    }
+
+    fn boot_later(&mut self, place: usize) {
+        let later_ms = self.chance.pick(&[0, 100, 2000, 7000, 15_000]);
+        self.world.instances[place].boots_at_ms = self.world.seams.now_ms() + later_ms;
+    }
+
+    /// Nothing goes wrong any more, and everybody may run.
+    fn calm_down(&mut self) {
+        self.world.seams.note(|| "from here on nothing goes wrong".into());
+        self.world.seams.cancel_crash();
+        let now_ms = self.world.seams.now_ms();
+        for place in 0..self.world.instances.len() {
+            self.world.set_cut(place, 0);
+            let instance = &mut self.world.instances[place];
+            instance.paused_until_ms = instance.paused_until_ms.min(now_ms);
+            instance.boots_at_ms = instance.boots_at_ms.min(now_ms);
+        }
+        if self.world.setup.shared_keys || self.kind == Kind::UntilEnd {
+            (0..5).for_each(|_| self.world.produce_anywhere());
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! What stands in for a table's columns: the identity of each row, and nothing else.
+
+use bytes::Bytes;
+use weir::codec::rows::{BadRow, Kind, Rows, Slot};
+use weir::runtime::letters::LetterBlocks;
+use weir::sink::{Block, BlockBuilder, BuilderMark, ColumnHeader};
+use weir::state::letters::Letter;
+
+/// A row or a dead letter, by the record it came from.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RowId {
+    pub is_letter: bool,
+    /// Which topic of that name: it may have been deleted and made again.
+    pub generation: u8,
+    pub input: u16,
+    pub partition: i32,
+    pub offset: i64,
+}
+
+impl RowId {
+    const BYTES: usize = 16;
+
+    fn write(&self, body: &mut Vec<u8>) {
+        body.extend([self.is_letter as u8, self.generation]);
+        body.extend(self.input.to_be_bytes());
+        body.extend(self.partition.to_be_bytes());
+        body.extend(self.offset.to_be_bytes());
+    }
+
+    fn read(bytes: &[u8]) -> RowId {
+        RowId {
+            is_letter: bytes[0] == 1,
+            generation: bytes[1],
+            input: u16::from_be_bytes([bytes[2], bytes[3]]),
+            partition: i32::from_be_bytes(bytes[4..8].try_into().unwrap()),
+            offset: i64::from_be_bytes(bytes[8..16].try_into().unwrap()),
+        }
+    }
+
+    /// The rows of a block.
+    pub fn all_of(block: &Block) -> Vec<RowId> {
+        block.body.chunks_exact(RowId::BYTES).map(RowId::read).collect()
+    }
+}
+
+fn block(rows: &[RowId]) -> Block {
+    let mut body = Vec::new();
+    rows.iter().for_each(|row| row.write(&mut body));
+    Block {
+        header: vec![ColumnHeader { name: "id".into(), type_text: "FixedString(16)".into() }],
+        rows: rows.len() as u64,
+        hash: xxhash_rust::xxh3::xxh3_128(&body).to_be_bytes(),
+        body: Bytes::from(body),
+    }
+}
+
+/// Collects rows; one whose field `v` is no number does not fit.
+pub struct RowBuilder {
+    rows: Vec<RowId>,
+    value: Slot,
+    generation: Slot,
+    partition: Slot,
+}
+
+impl RowBuilder {
+    pub fn new(resolve: &mut dyn FnMut(&str) -> Slot) -> RowBuilder {
+        RowBuilder { rows: vec![], value: resolve("v"), generation: resolve("g"), partition: resolve("_partition") }
+    }
+}
+
+impl BlockBuilder for RowBuilder {
+    fn append(&mut self, rows: &Rows, alive: &[u32], bad: &mut Vec<BadRow>) {
+        for &row in alive {
+            if rows.field(row, self.value).kind != Kind::Number {
+                bad.push(BadRow { row, reason: "type", message: "`v` is no number".into() });
+                continue;
+            }
+            let meta = &rows.meta[row as usize];
+            let generation = rows.text(rows.field(row, self.generation));
+            self.rows.push(RowId {
+                is_letter: false,
+                generation: std::str::from_utf8(generation).unwrap().parse().unwrap(),
+                input: meta.input,
+                partition: rows.field(row, self.partition).as_int() as i32,
+                offset: meta.offset,
+            });
+        }
+    }
+
+    fn mark(&mut self) -> BuilderMark {
+        BuilderMark(self.rows.len() as u64)
+    }
+
+    fn rollback(&mut self, mark: BuilderMark) {
+        self.rows.truncate(mark.0 as usize);
+    }
+
+    fn rows(&self) -> u64 {
+        self.rows.len() as u64
+    }
+
+    fn bytes(&self) -> usize {
+        self.rows.len() * RowId::BYTES
+    }
+
+    fn seal(&mut self) -> Option<Block> {
+        let rows = std::mem::take(&mut self.rows);
+        (!rows.is_empty()).then(|| block(&rows))
+    }
+}
+
+/// Dead letters go to a table of their own.
+pub struct LetterTable;
+
+pub const LETTER_TARGET: &str = "db/letters";
+pub const ROW_TARGET: &str = "db/rows";
+
+impl LetterBlocks for LetterTable {
+    fn target(&self) -> &str {
+        LETTER_TARGET
+    }
+
+    fn encode(&mut self, letters: &[Letter]) -> Block {
+        let id = |letter: &Letter| RowId {
+            is_letter: true,
+            generation: generation_of(letter.value.as_deref().unwrap_or_default()),
+            input: letter.topic.trim_start_matches("topic").parse().unwrap(),
+            partition: letter.partition as i32,
+            offset: letter.offset,
+        };
+        block(&letters.iter().map(id).collect::<Vec<_>>())
+    }
+}
+
+/// Broken payloads tell it, too: it is their first number.
+fn generation_of(payload: &[u8]) -> u8 {
+    payload.iter().find(|byte| byte.is_ascii_digit()).map_or(0, |digit| digit - b'0')
+}
