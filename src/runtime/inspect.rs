@@ -304,15 +304,15 @@ impl Inspector<'_> {
         }
     }
 
-    fn letter_table(&mut self, connection: &ClickHousePlan, table: &str, at: Place, load: Load) {
+    fn letter_table(&mut self, connection: &ClickHousePlan, name: &str, at: Place, load: Load) {
         let path = "dead_letters.clickhouse.table";
         let Some(client) = self.client(connection, path) else { return };
         let load = Load { servers: connection.urls.len(), ..load };
-        match self.tokio.block_on(table::inspect(&client, &connection.database, table, load)) {
+        match self.tokio.block_on(table::inspect(&client, &connection.database, name, load)) {
             Err(failure) => self.unreachable(connection, path, failure.into_error("asking")),
             Ok(TableReport { schema: None, .. }) => {
-                let sql = dead_letter::create_statement(&connection.database, table);
-                let message = format!("the table `{table}` for dead letters does not exist");
+                let sql = dead_letter::create_statement(&connection.database, name, table::window_needed(load));
+                let message = format!("the table `{name}` for dead letters does not exist");
                 let problem = Problem { severity: Severity::Error, code: "no_table", message, fix_sql: Some(sql) };
                 self.problems(connection, path, at, &[problem]);
             }
