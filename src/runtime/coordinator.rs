@@ -31,6 +31,8 @@ struct Owned {
     offer: Option<(u64, OffsetsToCommit)>,
     /// It has said `Gone` (or was dropped) and holds no queue any more.
     gone: bool,
+    /// When it is gone, how it begins is decided again.
+    anew: bool,
     finished: bool,
 }
 
@@ -219,7 +221,7 @@ impl Coordinator {
         for (opened, assignment) in starts {
             let id = TaskId { pipeline: self.opening.pipeline(), partition: opened.partition, assignment };
             let start = self.opening.start(&mut *self.group, id, opened)?;
-            self.owned.insert(id.partition, Owned { id, offer: None, gone: false, finished: false });
+            self.owned.insert(id.partition, Owned { id, offer: None, gone: false, anew: false, finished: false });
             workers.start(Box::new(start));
             if let Some(stopping) = self.stopping {
                 tracing::debug!(?stopping, "assigned while stopping");
@@ -234,6 +236,7 @@ impl Coordinator {
         let deadline_ms = if lost { boot_ms } else { boot_ms + self.times.revoke_ms() };
         for partition in &partitions {
             let Some(task) = self.owned.get_mut(partition) else { continue };
+            task.anew = false;
             match lost {
                 true => {
                     workers.drop_task(task.id);
@@ -267,7 +270,7 @@ impl Coordinator {
             Ok(true) => {
                 tracing::warn!(pipeline = self.stats.pipeline, "a topic was deleted and created again");
                 let partitions: Vec<i32> = self.owned.keys().copied().collect();
-                self.begin_anew(&partitions, workers)?;
+                self.begin_anew(&partitions, workers);
             }
             Ok(false) => self.finish_without_partitions()?,
             // Who cannot be asked now is asked again later.
@@ -285,15 +288,15 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Drops these tasks with what they have not stored, and decides anew how they begin.
-    fn begin_anew(&mut self, partitions: &[i32], workers: &mut dyn Workers) -> Result<()> {
+    /// Drops these tasks with what they have not stored. When they are gone, and not before (they may be storing), how
+    /// they begin is decided again.
+    fn begin_anew(&mut self, partitions: &[i32], workers: &mut dyn Workers) {
         for partition in partitions {
-            if let Some(task) = self.owned.remove(partition) {
+            if let Some(task) = self.owned.get_mut(partition) {
+                (task.anew, task.offer) = (true, None);
                 workers.drop_task(task.id);
             }
         }
-        self.underway = None;
-        self.begin_tasks(partitions, workers, true)
     }
 
     /// Gives partitions back when their tasks hold no queue any more.
@@ -336,16 +339,20 @@ impl Coordinator {
             // What was said before the loss was heard.
             FromTask::Offer { .. } if !can_commit => {}
             FromTask::Offer { offer, commit } => task.offer = Some((offer, commit)),
+            FromTask::Gone { .. } if task.anew && self.stopping.is_none() => {
+                self.owned.remove(&id.partition);
+                self.begin_tasks(&[id.partition], workers, true)?;
+            }
             FromTask::Gone { finished } => {
                 task.gone = true;
                 task.finished = finished;
                 task.offer = None;
             }
-            FromTask::DecideAgain => self.begin_anew(&[id.partition], workers)?,
+            FromTask::DecideAgain => self.begin_anew(&[id.partition], workers),
             // A position that the log does not have: retention, or another topic of that name. The start knows.
             FromTask::Failed(error) if error.code == "gap" && self.stopping.is_none() => {
                 tracing::warn!(pipeline = self.stats.pipeline, partition = id.partition, "{error}");
-                self.begin_anew(&[id.partition], workers)?;
+                self.begin_anew(&[id.partition], workers);
             }
             FromTask::Failed(error) => return Err(error),
         }
@@ -376,13 +383,12 @@ impl Coordinator {
                 self.next_retry_ms = boot_ms + 100;
                 offers.iter().for_each(|(task, offer)| workers.tell(*task, ToTask::Refused { offer: *offer }));
             }
-            Err(error) if error.kind == Kind::Fenced => self.fence(&error.message, workers),
+            Err(error) if error.kind == Kind::Fenced => self.set_fenced(&error.message, workers),
             Err(error) => self.fail(error, workers),
         }
     }
 
-    /// Nothing is inserted and nothing committed until the next assignment tells what is ours.
-    fn fence(&mut self, why: &str, workers: &mut dyn Workers) {
+    fn set_fenced(&mut self, why: &str, workers: &mut dyn Workers) {
         self.stats.committed("fenced");
         tracing::warn!(pipeline = self.stats.pipeline, why, "fenced: nothing is sent until the next assignment");
         self.fenced = true;
@@ -406,7 +412,7 @@ impl Coordinator {
                 self.next_retry_ms = boot_ms + 100;
                 offers.for_each(|(task, offer)| workers.tell(*task, ToTask::Refused { offer: *offer }));
             }
-            CommitOutcome::Fenced(why) => self.fence(&why, workers),
+            CommitOutcome::Fenced(why) => self.set_fenced(&why, workers),
         }
     }
 

@@ -41,7 +41,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Set when the process is to end.
 pub type Stop = Arc<AtomicBool>;
@@ -55,8 +55,7 @@ const FORGET_WAIT: Duration = Duration::from_secs(30);
 /// How long to wait before a lost connection at start is tried again.
 const CONNECT_AGAIN: Duration = Duration::from_secs(1);
 
-/// Runs a pipeline until it is stopped, finished, or cannot go on. What may pass by itself (a fatal client error, a
-/// broker that is away while partitions are given to us) starts it anew, as after a crash.
+/// Runs a pipeline until it is stopped, finished, or cannot go on.
 pub fn run(
     place: usize,
     plan: PipelinePlan,
@@ -66,55 +65,48 @@ pub fn run(
     desk: &Desk,
     stop: &Stop,
 ) -> Result<()> {
-    let failed = |error: Error| {
-        tracing::error!(pipeline = plan.name, code = error.code, "{error}");
-        stats.failed_with(error.message.clone());
-        stats.set_state(PipelineState::Failed);
-        Err(error)
-    };
-    // Opened once: a start anew finds it as it would after a crash, and nobody else can take the directory meanwhile.
-    let store = match open_store(&plan, state, process, &stats) {
-        Ok(store) => Arc::new(store),
-        Err(error) => return failed(error),
-    };
-    let mut fenced_at: Option<Instant> = None;
+    let mut fenced_at_ms = None;
     loop {
-        let result = run_once(place, &plan, &store, state, process, &stats, desk, stop);
+        let result = run_once(place, &plan, state, process, &stats, desk, stop);
         forget(place, process);
         match result {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind == Kind::Stop || stop.load(Relaxed) => return failed(error),
-            Err(error) => {
-                // A twin that uses the same identity would fence us again and again.
-                if error.code == FENCED_INSTANCE {
-                    let session = Duration::from_millis(session_timeout_ms(&plan.kafka));
-                    if fenced_at.replace(Instant::now()).is_some_and(|before| before.elapsed() < session) {
-                        return failed(twin(&plan, &error));
-                    }
+            Err(error) if error.kind != Kind::Stop && !stop.load(Relaxed) => {
+                let now_ms = process.clock.boot_ms();
+                let fenced = error.kind == Kind::Fenced;
+                if fenced
+                    && fenced_at_ms.replace(now_ms).is_some_and(|at| now_ms - at < session_timeout_ms(&plan.kafka))
+                {
+                    return Err(twin(&plan, &stats, &error));
                 }
-                tracing::warn!(pipeline = plan.name, code = error.code, "{error}; starting anew");
+                tracing::warn!(pipeline = plan.name, code = error.code, "{error}; starting anew, as after a crash");
                 stats.set_state(PipelineState::Starting);
                 std::thread::sleep(CONNECT_AGAIN);
             }
+            Err(error) => {
+                tracing::error!(pipeline = plan.name, code = error.code, "{error}");
+                stats.failed_with(error.message.clone());
+                stats.set_state(PipelineState::Failed);
+                return Err(error);
+            }
+            Ok(()) => return Ok(()),
         }
     }
 }
 
-/// The code of an error that says: another process uses this group instance id.
-const FENCED_INSTANCE: &str = "fenced_instance_id";
-
 /// Fenced again and again: somebody else is us.
-fn twin(plan: &PipelinePlan, error: &Error) -> Error {
+fn twin(plan: &PipelinePlan, stats: &PipelineStats, error: &Error) -> Error {
     let message = format!(
         "another process uses this pipeline's identity in group `{}` (a copied state directory?): give it a directory \
          of its own. {error}",
         plan.kafka.group
     );
-    Error::stop(FENCED_INSTANCE, message)
+    tracing::error!(pipeline = plan.name, code = error.code, "{message}");
+    stats.failed_with(message.clone());
+    stats.set_state(PipelineState::Failed);
+    Error::stop("fenced", message)
 }
 
-/// Waits until no worker holds anything of the pipeline any more: a task that still wrote while the next start reads
-/// its ledger would be two histories in one.
+/// Waits until no worker holds anything of the pipeline any more: its directory can be opened again.
 fn forget(place: usize, process: &Process) {
     let (told, done) = bounded(process.workers.len());
     process.workers.iter().for_each(|worker| worker.send(ToWorker::Forget(place, told.clone())));
@@ -127,15 +119,15 @@ fn forget(place: usize, process: &Process) {
 fn run_once(
     place: usize,
     plan: &PipelinePlan,
-    store: &Arc<RocksStore>,
     state: &StatePlan,
     process: &Process,
     stats: &Arc<PipelineStats>,
     desk: &Desk,
     stop: &Stop,
 ) -> Result<()> {
-    ledger::clear_retired(&**store)?;
-    let identity = ledger::identity(&**store, &plan.name, random_bytes::<32>)?;
+    let store: Arc<RocksStore> = Arc::new(open_store(plan, state, process, stats)?);
+    ledger::clear_retired(&*store)?;
+    let identity = ledger::identity(&*store, &plan.name, random_bytes::<32>)?;
     if identity.pipeline != plan.name {
         return Err(Error::stop(
             "foreign",
@@ -214,7 +206,7 @@ fn run_once(
     let session_timeout_ms = session_timeout_ms(&plan.kafka);
     let opening = Opening::new(
         opening_settings(place, plan, session_timeout_ms, ends),
-        store.clone(),
+        store,
         factory,
         process.clock.clone(),
         stats.clone(),
@@ -409,12 +401,11 @@ fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i32) -> Resu
     })
 }
 
-/// The table for dead letters, with the same checks as the sink's.
-fn connect_letters(
-    plan: &PipelinePlan,
-    process: &Process,
-    load: Load,
-) -> Result<(Option<LetterSink>, Option<Arc<dyn AnySink>>)> {
+/// How dead letters are encoded and who takes them; neither for the local store.
+type LettersOut = (Option<LetterSink>, Option<Arc<dyn AnySink>>);
+
+/// The table or topic for dead letters, with the same checks as the sink's.
+fn connect_letters(plan: &PipelinePlan, process: &Process, load: Load) -> Result<LettersOut> {
     match &plan.dead_letters {
         DeadLettersPlan::Local { .. } => Ok((None, None)),
         DeadLettersPlan::Kafka { topic, .. } => {

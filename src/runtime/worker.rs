@@ -122,16 +122,14 @@ impl Worker {
                 worked |= self.tick(place);
             }
             worked |= self.store();
+            self.let_go();
             let now_ms = self.clock.boot_ms();
-            let due = now_ms >= next_snapshot_ms;
-            if due {
+            if now_ms >= next_snapshot_ms {
                 next_snapshot_ms = now_ms + 250;
+                self.tasks.iter().for_each(|task| {
+                    self.pipelines[&task.id.pipeline].stats.set_task(task.id.partition, task.snapshot())
+                });
             }
-            // What a task says last is what the summary of a run shows.
-            for task in self.tasks.iter().filter(|task| due || *task.stage() == Stage::Gone) {
-                self.pipelines[&task.id.pipeline].stats.set_task(task.id.partition, task.snapshot());
-            }
-            self.tasks.retain(|task| *task.stage() != Stage::Gone);
             self.busy_ns.fetch_add(began.elapsed().as_nanos() as u64, Relaxed);
             if !worked {
                 let due_ms = self.tasks.iter().filter_map(Task::next_due_ms).min();
@@ -142,6 +140,14 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Tasks that have ended go; where they ended stays visible.
+    fn let_go(&mut self) {
+        for task in self.tasks.iter().filter(|task| *task.stage() == Stage::Gone) {
+            self.pipelines[&task.id.pipeline].stats.set_task(task.id.partition, task.snapshot());
+        }
+        self.tasks.retain(|task| *task.stage() != Stage::Gone);
     }
 
     /// False when the worker is to end.

@@ -336,18 +336,6 @@ pub fn identity(store: &dyn StateStore, pipeline: &str, random: impl FnOnce() ->
     Ok(identity)
 }
 
-/// The partitions of which there is a ledger, ascending.
-pub fn partitions(store: &dyn StateStore) -> Result<Vec<i32>> {
-    let mut partitions = Vec::new();
-    store.scan(Table::Ledger, b"p", b"q", &mut |key, _| {
-        if let Ok(number) = key[1..].try_into() {
-            partitions.push(u32::from_be_bytes(number) as i32);
-        }
-        true
-    })?;
-    Ok(partitions)
-}
-
 /// How many partitions the first topic had when this directory last began.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct PartitionsSeen {
@@ -364,6 +352,18 @@ pub fn note_partitions(store: &dyn StateStore, seen: PartitionsSeen) -> Result<(
     let mut batch = WriteBatch::default();
     batch.put(Table::Ledger, key::PARTITIONS_SEEN, encode(&seen));
     store.write(&batch)
+}
+
+/// The partitions of which there is a ledger, ascending.
+pub fn partitions(store: &dyn StateStore) -> Result<Vec<i32>> {
+    let mut partitions = Vec::new();
+    store.scan(Table::Ledger, b"p", b"q", &mut |key, _| {
+        if let Ok(number) = key[1..].try_into() {
+            partitions.push(u32::from_be_bytes(number) as i32);
+        }
+        true
+    })?;
+    Ok(partitions)
 }
 
 /// Reads a partition's ledger; `None` when there is none.

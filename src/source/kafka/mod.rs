@@ -287,6 +287,8 @@ impl Group for KafkaGroup {
         check("assigning the partitions failed", unsafe {
             sys::rd_kafka_incremental_assign(self.client().ptr(), list.ptr())
         })?;
+        // Also what was taken back for a moment to begin anew: it is ours as long as the group has not asked for it.
+        self.owned.extend(starts.iter().map(|(partition, _)| *partition));
         self.assigned.extend(starts.iter().map(|(partition, _)| *partition));
         for (partition, offsets) in starts {
             for topic in 0..offsets.len() {

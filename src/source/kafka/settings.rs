@@ -39,6 +39,8 @@ impl Settings {
         settings.set("fetch.queue.backoff.ms", 20);
         settings.set("check.crcs", false);
         settings.set("socket.keepalive.enable", true);
+        // A broker that comes back is found within a second, not ten.
+        settings.set("reconnect.backoff.max.ms", 1_000);
         // Grown and re-created topics are noticed within a minute.
         settings.set("topic.metadata.refresh.interval.ms", 60_000);
         for (name, value) in kafka.security.librdkafka() {
