@@ -26,6 +26,8 @@ use weir::runtime::task::{
 };
 use weir::source::{Input, Wake};
 use weir::state::ledger::Counts;
+use weir::state::letters::Letters;
+use weir::state::memory::MemoryStore;
 use weir::state::{StateStore, WriteBatch};
 use weir::types::TaskNo;
 
@@ -53,7 +55,9 @@ impl TaskFactory for Factory {
         let plan = self.blueprint.plan();
         let parts = self.blueprint.parts(partition, task).unwrap_or_else(|_| unreachable!());
         let topics = plan.topics.iter().map(|topic| topic.name.clone()).collect();
-        let target = LetterTarget::Blocks(Box::new(LetterTable));
+        // Every letter fits the table, so nothing goes to the local store.
+        let unused = Arc::new(Letters::open(Arc::new(MemoryStore::new()), 1 << 20)?);
+        let target = LetterTarget::Blocks(Box::new(LetterTable), unused);
         let letters = EpochLetters::new(plan.name.clone(), topics, partition, target);
         Ok(Chain::new(task, parts.steps, parts.builder, ROW_TARGET.into(), letters, counts, self.stats.clone()))
     }
@@ -266,7 +270,7 @@ impl Process {
 
     /// Delivery takes the next attempt and sends its request, if its lease still holds.
     pub fn begin_attempt(&mut self, table: &mut Table) {
-        let Some(Attempt { task, send, block }) = self.jobs.pop_front() else { return };
+        let Some(Attempt { task, send, block, .. }) = self.jobs.pop_front() else { return };
         let holds = self.clock.boot_ms() < send.lease_until_ms;
         if !holds {
             return self.answer(task, send.epoch, send.output, AttemptOutcome::NotBegun);

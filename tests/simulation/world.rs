@@ -273,8 +273,17 @@ impl World {
             bytes.chunks_exact_mut(8).for_each(|part| part.copy_from_slice(&incarnations.next().to_be_bytes()));
             bytes
         };
+        const RETAIN_LEFT_MS: i64 = 86_400_000;
         let factory = Arc::new(Factory { blueprint, stats: stats.clone() });
-        let opening = Opening::new(settings, disk.clone(), factory, clock.clone(), stats.clone(), Box::new(random));
+        let opening = Opening::new(
+            settings,
+            disk.clone(),
+            factory,
+            clock.clone(),
+            stats.clone(),
+            Box::new(random),
+            RETAIN_LEFT_MS,
+        );
         let times = GroupTimes { session_timeout_ms: SESSION_MS };
         Process::new(ProcessParts {
             life,
@@ -299,6 +308,9 @@ impl World {
             outbox_bytes_max: 1 << 20,
             state_bytes_max: self.setup.state_bytes_max,
             stops_on_failure: self.until_end_now,
+            gate: Arc::default(),
+            window_ms: i64::MAX,
+            resend_unclear: false,
             strict: false,
         }
     }
