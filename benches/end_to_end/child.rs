@@ -17,6 +17,7 @@ pub struct Cost {
 /// Runs it to its end; its output and cost. Fails when it fails.
 pub fn run(name: &str, command: Command) -> (String, Cost) {
     let began = Instant::now();
+    #[expect(clippy::zombie_processes, reason = "`reap` waits for it with wait4, which tells its cost too")]
     let mut child = start(command, Stdio::piped());
     let mut output = String::new();
     child.stdout.take().expect("it is piped").read_to_string(&mut output).expect("text");
