@@ -25,8 +25,9 @@ bench: parts ## throughput against the real Kafka; a table, and JSON in target/b
 	cargo build --release --bins
 	cargo bench --bench end_to_end
 
-soak: parts ## the simulation and the kills for as long as SOAK says
-	SOAK=$${SOAK:-1h} cargo test --release --test simulation --test end_to_end -- --nocapture
+soak: parts ## more of the simulation (WEIR_SIM_RUNS), and the kills for as long as SOAK says
+	WEIR_SIM_RUNS=$${WEIR_SIM_RUNS:-500000} cargo test --release --test simulation random_schedules -- --nocapture
+	SOAK=$${SOAK:-1h} cargo test --release --test end_to_end two_instances_get_through_everything -- --nocapture
 
 lint: ## format and clippy
 	cargo fmt --check

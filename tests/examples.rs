@@ -25,6 +25,18 @@ fn every_example_is_good_without_any_variable() {
 }
 
 #[test]
+fn the_configurations_in_the_readme_are_good() {
+    let readme = include_str!("../README.md");
+    let blocks: Vec<&str> = readme.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(blocks.len(), 2);
+    for block in blocks {
+        let (plan, findings) = config::parse(block, &no_variables);
+        let loud: Vec<_> = findings.iter().filter(|finding| finding.severity != Severity::Note).collect();
+        assert!(plan.is_some() && loud.is_empty(), "{block}\n{loud:#?}");
+    }
+}
+
+#[test]
 fn every_example_takes_its_connections_from_the_same_variables() {
     let variables = [
         "KAFKA_BROKERS",
@@ -127,6 +139,8 @@ fn only_large_completed_transactions_arrive_in_a_new_shape() {
     .run();
     assert_eq!(result.rows, "t1\t7\t200\t206\ttransactions\t1");
     assert_eq!((result.duplicates, result.dead_letters), (1, 2));
+    let [t4, t5] = result.letters_topic.as_slice() else { panic!("{:?}", result.letters_topic) };
+    assert!(t4.contains("\"t4\"") && t5.contains("\"t5\""), "as they were: {t4} {t5}");
 }
 
 #[test]

@@ -50,7 +50,7 @@ fn imports_go_one_way() {
         .collect();
     let wrong = each_line(|source, line| {
         let from = source.module.as_str();
-        let Some(own) = level.get(from) else { return None };
+        let own = level.get(from)?;
         let upward = imported(line)
             .into_iter()
             .find(|module| module != from && level.get(module.as_str()).is_none_or(|theirs| theirs >= own));

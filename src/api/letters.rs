@@ -119,7 +119,7 @@ async fn waiting(
     let desk = desk(&watched, &name)?;
     on_disk(move || {
         let store = desk.store().ok_or_else(|| at_rest(&desk))?;
-        let (blocks, trouble) = outbox::waiting(&desk.plan, &*store).map_err(|error| Problem::of(&error))?;
+        let (blocks, trouble) = outbox::unacknowledged(&desk.plan, &*store).map_err(|error| Problem::of(&error))?;
         Ok(json_response(&json!({ "blocks": blocks, "trouble": trouble.map(|error| error.message) })))
     })
     .await

@@ -95,7 +95,7 @@ fn blocks(plan: &Plan, pipeline: &PipelinePlan) -> Result<Vec<Value>, String> {
         return Ok(body["blocks"].as_array().cloned().unwrap_or_default());
     }
     let Some(store) = look(plan, pipeline)? else { return Ok(Vec::new()) };
-    let (blocks, trouble) = outbox::waiting(pipeline, &store).map_err(|error| error.message)?;
+    let (blocks, trouble) = outbox::unacknowledged(pipeline, &store).map_err(|error| error.message)?;
     tell(trouble.map(|error| error.message).as_deref());
     Ok(blocks.iter().map(|block| json!(block)).collect())
 }

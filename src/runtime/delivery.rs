@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::runtime::limits;
 use crate::runtime::task::{Attempt, AttemptOutcome, Stale, TaskId, ToTask};
 use crate::sink::{Block, Sink, Token};
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -78,12 +78,10 @@ impl Delivery {
         Delivery { jobs }
     }
 
-    /// Hands an attempt over; gives it back when the queue is full.
-    pub fn submit(&self, attempt: Attempt, sinks: &PipelineSinks, answer: &Answer) -> Result<(), Attempt> {
+    /// Hands an attempt over; false when the queue is full.
+    pub fn submit(&self, attempt: Attempt, sinks: &PipelineSinks, answer: &Answer) -> bool {
         let sink = sinks.of(&attempt.send.token).clone();
-        self.jobs.try_send(Job { attempt, sink, answer: answer.clone() }).map_err(|refused| match refused {
-            TrySendError::Full(job) | TrySendError::Disconnected(job) => job.attempt,
-        })
+        self.jobs.try_send(Job { attempt, sink, answer: answer.clone() }).is_ok()
     }
 }
 

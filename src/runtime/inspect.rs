@@ -177,7 +177,7 @@ impl Inspector<'_> {
         let preparing =
             Preparing { plan: self.plan, client: &client, tokio: self.tokio, load, describe_by_broker: None };
         match &report.schema {
-            None if sink.create_table.is_some() => self.to_be_created(sink, &preparing, has_topics),
+            None if sink.create_table.is_some() => self.expect_creation(sink, &preparing, has_topics),
             None => self.problems(&sink.connection, "sink.clickhouse.table", sink.table_at, &report.problems),
             Some(schema) => {
                 self.problems(&sink.connection, "sink.clickhouse.table", sink.table_at, &report.problems);
@@ -190,7 +190,7 @@ impl Inspector<'_> {
     }
 
     /// Shows what a start would create.
-    fn to_be_created(&mut self, sink: &ClickHouseSinkPlan, preparing: &Preparing, has_topics: bool) {
+    fn expect_creation(&mut self, sink: &ClickHouseSinkPlan, preparing: &Preparing, has_topics: bool) {
         let at = sink.create_table.as_ref().map_or(sink.table_at, |create| create.at);
         let path = "sink.clickhouse.create_table";
         if !has_topics {
@@ -304,15 +304,15 @@ impl Inspector<'_> {
         }
     }
 
-    fn letter_table(&mut self, connection: &ClickHousePlan, table: &str, at: Place, load: Load) {
+    fn letter_table(&mut self, connection: &ClickHousePlan, name: &str, at: Place, load: Load) {
         let path = "dead_letters.clickhouse.table";
         let Some(client) = self.client(connection, path) else { return };
         let load = Load { servers: connection.urls.len(), ..load };
-        match self.tokio.block_on(table::inspect(&client, &connection.database, table, load)) {
+        match self.tokio.block_on(table::inspect(&client, &connection.database, name, load)) {
             Err(failure) => self.unreachable(connection, path, failure.into_error("asking")),
             Ok(TableReport { schema: None, .. }) => {
-                let sql = dead_letter::create_statement(&connection.database, table);
-                let message = format!("the table `{table}` for dead letters does not exist");
+                let sql = dead_letter::create_statement(&connection.database, name, table::window_needed(load));
+                let message = format!("the table `{name}` for dead letters does not exist");
                 let problem = Problem { severity: Severity::Error, code: "no_table", message, fix_sql: Some(sql) };
                 self.problems(connection, path, at, &[problem]);
             }

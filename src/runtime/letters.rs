@@ -81,6 +81,8 @@ impl EpochLetters {
             return Ok(None);
         }
         letters.iter_mut().for_each(|letter| letter.noted_ms = at.note_ms);
+        // They came step by step within each pass; the block must not depend on where passes were cut.
+        letters.sort_by(|a, b| (&a.topic, a.offset).cmp(&(&b.topic, b.offset)));
         match &mut self.target {
             LetterTarget::Local(store) => {
                 for letter in &letters {

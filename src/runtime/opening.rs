@@ -173,7 +173,7 @@ impl Opening {
         // A topic that was created anew has no past to grow from.
         let before = before.filter(|before| before.topic == now.topic);
         let grown = before.is_some_and(|before| now.partitions > before.partitions);
-        if grown && self.settings.halt_on_growth && matches!(self.factory.reach_ms(), Some(_)) {
+        if grown && self.settings.halt_on_growth && self.factory.reach_ms().is_some() {
             return Err(Error::stop(
                 "partition_growth",
                 format!(
@@ -377,8 +377,13 @@ impl Opening {
         let mut to = mark.acknowledged.clone();
         let mut watermark_ms = watermark_ms;
         if start.case == Case::Reset {
-            // The Kafka timestamp at the new position stands in for the watermark.
-            let at = group.timestamp_at(0, partition, to.inputs[0].position)?.unwrap_or_else(|| self.clock.wall_ms());
+            // The Kafka timestamp at the new position stands in for the watermark: the earliest of the inputs'.
+            let mut earliest = None;
+            for (topic, position) in to.positions().into_iter().enumerate() {
+                let at = group.timestamp_at(topic, partition, position)?;
+                earliest = earliest.into_iter().chain(at).min();
+            }
+            let at = earliest.unwrap_or_else(|| self.clock.wall_ms());
             to.watermark_ms = at;
             // Nobody noted a clock for what is re-read; without one every record would lie in the future.
             to.note_ms = self.clock.wall_ms();

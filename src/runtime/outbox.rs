@@ -54,6 +54,14 @@ impl Standing {
     }
 }
 
+/// The blocks that are not acknowledged, in the order of delivery, and what kept Kafka from being asked. A settled
+/// one is still on the disk, and no longer anybody's concern.
+pub fn unacknowledged(plan: &PipelinePlan, store: &dyn StateStore) -> Result<(Vec<Waiting>, Option<Error>)> {
+    let (mut blocks, trouble) = waiting(plan, store)?;
+    blocks.retain(|block| block.standing != Standing::Settled);
+    Ok((blocks, trouble))
+}
+
 /// Every block of a pipeline's outbox, in the order of delivery, and what kept Kafka from being asked.
 pub fn waiting(plan: &PipelinePlan, store: &dyn StateStore) -> Result<(Vec<Waiting>, Option<Error>)> {
     let ledgers = ledgers(store)?;

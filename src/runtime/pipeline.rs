@@ -401,12 +401,11 @@ fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i32) -> Resu
     })
 }
 
-/// The table for dead letters, with the same checks as the sink's.
-fn connect_letters(
-    plan: &PipelinePlan,
-    process: &Process,
-    load: Load,
-) -> Result<(Option<LetterSink>, Option<Arc<dyn AnySink>>)> {
+/// How dead letters are encoded and who takes them; neither for the local store.
+type LettersOut = (Option<LetterSink>, Option<Arc<dyn AnySink>>);
+
+/// The table or topic for dead letters, with the same checks as the sink's.
+fn connect_letters(plan: &PipelinePlan, process: &Process, load: Load) -> Result<LettersOut> {
     match &plan.dead_letters {
         DeadLettersPlan::Local { .. } => Ok((None, None)),
         DeadLettersPlan::Kafka { topic, .. } => {

@@ -67,7 +67,8 @@ impl Preparing<'_> {
             return Err(Error::retry("no_sample", message));
         }
         let records: Vec<&[u8]> = records.iter().map(Vec::as_slice).collect();
-        create::create_statement(create, &sink.connection.database, &sink.table, &records, false)
+        let window = table::window_needed(self.load);
+        create::create_statement(create, &sink.connection.database, &sink.table, &records, false, window)
             .map_err(|message| Error::stop("create_table", message))
     }
 

@@ -173,8 +173,8 @@ pub struct Io<'a> {
     pub pass: &'a mut Pass,
     pub store: &'a dyn StateStore,
     pub say: &'a mut dyn FnMut(TaskId, FromTask),
-    /// Hands an attempt to delivery; gives it back when there is no room.
-    pub submit: &'a mut dyn FnMut(Attempt) -> Result<(), Attempt>,
+    /// Hands an attempt to delivery; false when there is no room.
+    pub submit: &'a mut dyn FnMut(Attempt) -> bool,
 }
 
 /// An epoch that is being filled.
@@ -668,7 +668,7 @@ impl Task {
         batch.put(Table::Ledger, key::checkpoint(self.state), encode(&checkpoint));
         batch.put(Table::Ledger, key::epoch(self.state, epoch), encode(&record));
         for (number, block) in blocks.iter().enumerate() {
-            batch.put(Table::Outbox, key::outbox(self.state, epoch, number as u16), block.body.to_vec());
+            batch.put_shared(Table::Outbox, key::outbox(self.state, epoch, number as u16), block.body.clone());
         }
         self.log.add_release(&mut batch);
         self.stats.sealed(why, record.outputs.iter().map(|output| output.rows), began.elapsed());
@@ -726,7 +726,7 @@ impl Task {
             };
             let (epoch, output) = (send.epoch, send.output);
             let stale = self.stale(&send, io.wall_ms);
-            if (io.submit)(Attempt { task: self.id, send, block, stale }).is_err() {
+            if !(io.submit)(Attempt { task: self.id, send, block, stale }) {
                 self.log.undelivered(epoch, output, Attempted::NotBegun, |_| 0);
                 break;
             }

@@ -10,7 +10,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 /// What every good table ends with.
-pub const ENGINE: &str = "ENGINE = MergeTree ORDER BY tuple() SETTINGS non_replicated_deduplication_window = 10000";
+pub const ENGINE: &str = "ENGINE = MergeTree ORDER BY tuple() SETTINGS non_replicated_deduplication_window = 100000";
 
 pub struct Stage {
     pub name: String,

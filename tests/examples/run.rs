@@ -2,8 +2,10 @@
 //! end, and then the question.
 
 use crate::support::clickhouse::ClickHouse;
-use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use weir::clock::SystemClock;
 use weir::config;
+use weir::config::plan::DeadLettersPlan;
 use weir::demo::broker::Broker;
 use weir::metrics::StepKind;
 use weir::runtime::engine::{Engine, RunOptions};
@@ -42,6 +45,8 @@ pub struct Outcome {
     pub rows: String,
     pub duplicates: u64,
     pub dead_letters: u64,
+    /// The values in the topic of dead letters, if the example has one, in order.
+    pub letters_topic: Vec<String>,
 }
 
 impl Example {
@@ -61,6 +66,9 @@ impl Example {
         let [pipeline] = plan.pipelines.as_slice() else { panic!("{} has one pipeline", self.config) };
         let topic = &pipeline.topics[0].name;
         broker.create_topic(topic, PARTITIONS).unwrap();
+        if let DeadLettersPlan::Kafka { topic, .. } = &pipeline.dead_letters {
+            broker.create_topic(topic, PARTITIONS).unwrap();
+        }
         produce(broker.address(), topic, &self.records);
         // The in-process cluster answers some questions only when a broker is asked by its number.
         let options = RunOptions { until_end: true, describe_by_broker: Some(1), ..RunOptions::default() };
@@ -69,11 +77,16 @@ impl Example {
         outcome.result.unwrap_or_else(|error| panic!("{}: {error}", self.config));
         let stats = outcome.stats;
         assert_eq!(stats.records_read(), self.records.len() as u64, "{}", self.config);
+        let letters_topic = match &pipeline.dead_letters {
+            DeadLettersPlan::Kafka { topic, .. } => Some(values_in(broker.address(), topic)),
+            _ => None,
+        };
         let dedups = stats.steps.iter().filter(|step| step.kind == StepKind::Dedup);
         Outcome {
             rows: clickhouse.query(self.result),
             duplicates: dedups.map(|step| step.dropped.load(Relaxed)).sum(),
             dead_letters: stats.dead_letters().values().sum(),
+            letters_topic: letters_topic.unwrap_or_default(),
         }
     }
 }
@@ -92,6 +105,26 @@ fn produce(brokers: &str, topic: &str, records: &[Record]) {
         producer.send(record).unwrap_or_else(|(error, _)| panic!("{error}"));
     }
     producer.flush(WAIT).unwrap();
+}
+
+/// Everything that the topic holds now.
+fn values_in(brokers: &str, topic: &str) -> Vec<String> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers).set("group.id", "reader");
+    let consumer: BaseConsumer = config.create().unwrap();
+    let (mut places, mut waiting) = (TopicPartitionList::new(), 0);
+    for partition in 0..PARTITIONS {
+        let (first, end) = consumer.fetch_watermarks(topic, partition, WAIT).unwrap();
+        places.add_partition_offset(topic, partition, Offset::Offset(first)).unwrap();
+        waiting += end - first;
+    }
+    consumer.assign(&places).unwrap();
+    let mut values: Vec<String> = (0..waiting)
+        .map(|_| consumer.poll(WAIT).expect("the topic holds it").unwrap())
+        .map(|message| String::from_utf8(message.payload().unwrap().to_vec()).unwrap())
+        .collect();
+    values.sort();
+    values
 }
 
 /// The example configurations: path in the repository, and text.

@@ -4,6 +4,7 @@
 //! `SIM_SEED=<n>` replays one random schedule and prints its trace; `WEIR_SIM_RUNS=<n>` says how many are run.
 
 mod bug;
+mod bugs;
 mod chance;
 mod crash_everywhere;
 mod disk;

@@ -105,14 +105,14 @@ impl Member {
         seams.call("commit arrives", || inner.commit(id, tasks)).expect("the cluster in memory takes commits");
     }
 
-    /// The assignment is gone: what was sent under it is refused, whatever it was.
+    /// What was sent under an older generation is refused, whatever it was.
     fn lose_flights(&mut self) {
         if self.bug == Some(Bug::CommitAfterRejoin) {
-            self.flights.iter_mut().for_each(|flight| flight.outlives_loss = true);
+            self.flights.iter_mut().for_each(|flight| flight.outlives_loss |= self.is_lost);
             return;
         }
         for flight in self.flights.drain(..) {
-            let outcome = CommitOutcome::Repeat("the assignment was lost".into());
+            let outcome = CommitOutcome::Repeat("another generation".into());
             self.answers.push_back(GroupEvent::Committed { id: flight.id, outcome });
         }
     }
@@ -235,7 +235,10 @@ impl Group for Member {
     fn unassign(&mut self, partitions: &[i32]) -> Result<()> {
         let Member { seams, inner, .. } = self;
         seams.note(|| format!("unassign {partitions:?}"));
-        seams.call("unassign", || inner.unassign(partitions))
+        seams.call("unassign", || inner.unassign(partitions))?;
+        // The broker has gone on to the next generation before anybody else gets these.
+        self.lose_flights();
+        Ok(())
     }
 
     fn input(&mut self, topic: usize, partition: i32, waker: Arc<dyn Wake>) -> Result<Box<dyn Input>> {

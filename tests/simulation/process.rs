@@ -219,12 +219,12 @@ impl Process {
     fn with_io<R>(&mut self, place: usize, act: impl FnOnce(&mut Task, &mut Io) -> R) -> R {
         let Process { tasks, messages, jobs, jobs_max, .. } = self;
         let mut say = |id, message| messages.push((id, message));
-        let mut submit = |attempt| match jobs.len() < *jobs_max {
-            true => {
+        let mut submit = |attempt| {
+            let has_room = jobs.len() < *jobs_max;
+            if has_room {
                 jobs.push_back(attempt);
-                Ok(())
             }
-            false => Err(attempt),
+            has_room
         };
         let mut io = Io {
             wall_ms: self.clock.wall_ms(),

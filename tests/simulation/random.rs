@@ -5,7 +5,7 @@ use crate::chance::Chance;
 use crate::crash_everywhere::quiet_restart;
 use crate::drive::{acknowledged, boot_if_due, settle};
 use crate::seams::Side;
-use crate::world::{GROUP, SESSION_MS, Setup, Violation, World, unclear};
+use crate::world::{GROUP, SESSION_MS, Setup, Violation, World, topic, unclear};
 use std::collections::BTreeMap;
 use weir::source::memory::CommitFault;
 
@@ -22,17 +22,24 @@ pub enum Kind {
     Replanned,
     /// Runs to the ends noted at their start, one after the other.
     UntilEnd,
+    /// Two instances that lose each other, over a table that often does not answer.
+    Zombies,
+    /// Somebody moves the group's offsets.
+    Reset,
+    /// The topics are deleted and made again.
+    Recreated,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 5] = [Kind::Several, Kind::Expiry, Kind::SharedKeys, Kind::Replanned, Kind::UntilEnd];
-
     fn of(chance: &mut Chance) -> Kind {
-        match chance.below(10) {
+        match chance.below(16) {
             0 => Kind::Expiry,
             1 => Kind::SharedKeys,
             2 => Kind::Replanned,
             3 => Kind::UntilEnd,
+            4 | 5 => Kind::Zombies,
+            6 => Kind::Reset,
+            7 => Kind::Recreated,
             _ => Kind::Several,
         }
     }
@@ -63,11 +70,20 @@ pub struct Outcome {
 }
 
 /// The setup that a seed draws.
-pub fn draw(seed: u64, bug: Option<Bug>) -> (Kind, Setup, Chance) {
+fn draw(seed: u64, kind: Option<Kind>, bug: Option<Bug>) -> (Kind, Setup, Chance) {
     let mut chance = Chance::new(seed ^ 0x5157_4549_5200_0000);
-    let kind = Kind::of(&mut chance);
-    let inputs = if kind == Kind::SharedKeys || chance.one_in(3) { 2 } else { 1 };
-    let partitions = if kind == Kind::SharedKeys { 1 } else { chance.within(1, 4) as i32 };
+    let drawn = Kind::of(&mut chance);
+    let kind = kind.unwrap_or(drawn);
+    let inputs = match kind {
+        Kind::SharedKeys => 2,
+        Kind::Recreated => 1,
+        _ if chance.one_in(3) => 2,
+        _ => 1,
+    };
+    let partitions = match kind {
+        Kind::SharedKeys | Kind::Zombies => 1,
+        _ => chance.within(1, 4) as i32,
+    };
     let short = !matches!(kind, Kind::SharedKeys | Kind::Replanned) && chance.one_in(2);
     let setup = Setup {
         inputs,
@@ -76,9 +92,13 @@ pub fn draw(seed: u64, bug: Option<Bug>) -> (Kind, Setup, Chance) {
         max_future_ms: if short { 4000 } else { 3_600_000 },
         batch_rows: chance.within(1, 8),
         shared_keys: kind == Kind::SharedKeys,
-        // A group that expires takes a week, and then only the ledger knows what was acknowledged.
-        tight_window: kind != Kind::Expiry && chance.one_in(2),
-        commit_delay_ms: chance.pick(&[0, 0, 20, 200]),
+        // Where the group's offsets are gone, only the ledger knows what was acknowledged, and not the last of it.
+        tight_window: match kind {
+            Kind::Expiry | Kind::Recreated => false,
+            Kind::Zombies => true,
+            _ => chance.one_in(2),
+        },
+        commit_delay_ms: if kind == Kind::Zombies { 300 } else { chance.pick(&[0, 0, 20, 200]) },
         jobs_max: chance.pick(&[1, 2, 8]),
         state_bytes_max: chance.pick(&[1, 200, 1 << 20]),
         until_end: kind == Kind::UntilEnd,
@@ -90,7 +110,12 @@ pub fn draw(seed: u64, bug: Option<Bug>) -> (Kind, Setup, Chance) {
 
 /// Runs the schedule of a seed.
 pub fn run(seed: u64, bug: Option<Bug>, keeps_trace: bool) -> Outcome {
-    let (kind, setup, chance) = draw(seed, bug);
+    run_kind(seed, None, bug, keeps_trace)
+}
+
+/// The same, of that kind.
+pub fn run_kind(seed: u64, kind: Option<Kind>, bug: Option<Bug>, keeps_trace: bool) -> Outcome {
+    let (kind, setup, chance) = draw(seed, kind, bug);
     let mut world = World::new(setup);
     if keeps_trace {
         world.seams.keep_trace();
@@ -98,13 +123,17 @@ pub fn run(seed: u64, bug: Option<Bug>, keeps_trace: bool) -> Outcome {
     }
     world.wall_error_max_ms = chance_of_wall(&mut world.chance);
     let mut schedule = Schedule { world, chance, kind, outage_until_ms: 0 };
-    let result = schedule.run();
+    let mut result = schedule.run();
     let mut world = schedule.world;
     if result.is_err() {
         world.seams.note(|| world.describe());
     }
     for place in 0..world.instances.len() {
         world.kill(place);
+    }
+    let differs = world.cases.contains_key("pending_differs") && kind != Kind::Recreated;
+    if result.is_ok() && differs {
+        result = Err(Violation("an announced epoch came out differently".into()));
     }
     Outcome { result, trace: world.seams.trace(), cases: world.cases, kind }
 }
@@ -124,6 +153,8 @@ impl Schedule {
     fn run(&mut self) -> Result<(), Violation> {
         let instances = match self.kind {
             Kind::Several => self.chance.within(1, 4),
+            Kind::Reset | Kind::Recreated => self.chance.within(1, 3),
+            Kind::Zombies => 2,
             _ => 1,
         };
         (0..self.chance.within(0, 30)).for_each(|_| self.world.produce_anywhere());
@@ -132,7 +163,7 @@ impl Schedule {
             self.world.instances[place].boots_at_ms += number * self.chance.below(3000);
         }
         let steps = self.chance.within(150, 700);
-        let disasters = self.chance.within(1, 8);
+        let disasters = self.chance.within(1, if self.kind == Kind::Zombies { 20 } else { 8 });
         for _ in 0..steps {
             if self.chance.one_in(steps / disasters + 1) {
                 self.disaster();
@@ -140,8 +171,11 @@ impl Schedule {
             self.step()?;
         }
         self.calm_down();
-        if self.kind == Kind::UntilEnd {
-            return self.to_the_end();
+        match self.kind {
+            Kind::UntilEnd => return self.to_the_end(),
+            Kind::Reset => return self.reset(),
+            Kind::Recreated => self.recreate()?,
+            _ => {}
         }
         settle(&mut self.world)?;
         self.world.judge()?;
@@ -169,6 +203,48 @@ impl Schedule {
             crate::drive::round(&mut self.world)?;
         }
         self.world.judge()
+    }
+
+    /// Nobody runs, and the group has forgotten all members.
+    fn all_away(&mut self) -> Result<(), Violation> {
+        for place in 0..self.world.instances.len() {
+            self.world.kill(place);
+            self.world.instances[place].boots_at_ms = self.world.seams.now_ms() + 2 * SESSION_MS;
+        }
+        self.world.advance(SESSION_MS + 1)
+    }
+
+    /// Offsets move anywhere, sometimes in the middle of things; from there every row comes once more.
+    fn reset(&mut self) -> Result<(), Violation> {
+        if self.chance.one_in(2) || !self.world.has_booted() {
+            settle(&mut self.world)?;
+        }
+        self.all_away()?;
+        let ends: Vec<((u16, i32), u64)> =
+            self.world.logs.iter().map(|(place, log)| (*place, log.len() as u64)).collect();
+        let mut starts = BTreeMap::new();
+        for ((input, partition), end) in ends {
+            let start = self.chance.below(end + 1) as i64;
+            starts.insert((input, partition), start);
+            self.world.kafka.reset_committed(GROUP, &topic(input), partition, start);
+        }
+        self.world.seams.note(|| format!("offsets are moved to {starts:?}"));
+        (0..self.chance.below(20)).for_each(|_| self.world.produce_anywhere());
+        settle(&mut self.world)?;
+        self.world.judge_from(&starts)
+    }
+
+    /// A new topic of the old name begins anew; of the old one nothing may come twice.
+    fn recreate(&mut self) -> Result<(), Violation> {
+        if self.chance.one_in(2) {
+            settle(&mut self.world)?;
+            self.world.judge()?;
+        }
+        self.all_away()?;
+        self.world.seams.note(|| "the topics are made again".into());
+        self.world.recreate_topics();
+        (0..self.chance.below(20)).for_each(|_| self.world.produce_anywhere());
+        Ok(())
     }
 
     fn step(&mut self) -> Result<(), Violation> {
@@ -199,7 +275,12 @@ impl Schedule {
         }
         let at = self.chance.pick(&waiting);
         let outage = self.outage_until_ms > self.world.seams.now_ms();
-        match self.chance.below(if outage { 4 } else { 20 }) {
+        let of = match outage {
+            true => 4,
+            false if self.kind == Kind::Zombies => 8,
+            false => 20,
+        };
+        match self.chance.below(of) {
             0 | 1 => self.world.end_request(at, false, unclear()),
             2 => self.world.end_request(at, true, unclear()),
             3 => {
@@ -214,8 +295,10 @@ impl Schedule {
     fn disaster(&mut self) {
         use Disaster::*;
         let common = [Kill, CrashAtCall, CrashAtCall, CrashAtCall, Stop, CommitFault, Rebalance, TableOutage];
+        let zombies = [Pause, Pause, Pause, Cut, Cut, Cut, LoseDisk, Kill, TableOutage];
         let several = [Kill, CrashAtCall, CrashAtCall, LoseDisk, LoseDisk, Pause, Pause, Cut, Stop, Rebalance];
         let disaster = match self.kind {
+            Kind::Zombies => self.chance.pick(&zombies),
             Kind::Several if self.chance.one_in(2) => self.chance.pick(&several),
             Kind::Several if self.chance.one_in(8) => Fence,
             Kind::Expiry if self.chance.one_in(3) => Expire,

@@ -199,6 +199,10 @@ impl World {
         self.instances.len() - 1
     }
 
+    pub fn has_booted(&self) -> bool {
+        self.lives > 0
+    }
+
     /// Starts a process on the directory of an instance.
     pub fn boot(&mut self, place: usize) {
         assert!(self.instances[place].process.is_none(), "one process at a time");
@@ -554,6 +558,21 @@ impl World {
             None => Ok(()),
             Some(row) => Err(Violation(format!("{row:?} came, though it is a duplicate"))),
         }
+    }
+
+    /// After the offsets were moved to `starts`: what is expected from there on came once under the incarnation of
+    /// now, and nothing came twice under any.
+    pub fn judge_from(&self, starts: &BTreeMap<(u16, i32), i64>) -> Result<(), Violation> {
+        for row in self.expected() {
+            let mark = self.mark(row.partition).ok_or_else(|| Violation("there is no mark".into()))?;
+            let now = mark.incarnation.to_string();
+            let came = self.table.rows.get(&row).is_some_and(|came| came.contains(&now));
+            let wanted = row.offset >= starts[&(row.input, row.partition)];
+            if came != wanted {
+                return Err(Violation(format!("{row:?}: came after the reset: {came}, expected: {wanted}")));
+            }
+        }
+        Ok(())
     }
 
     /// Inputs that carry the same keys race: of each key there is one row, from one of them.

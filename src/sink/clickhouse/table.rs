@@ -150,7 +150,7 @@ fn judge_table(server: &ServerInfo, schema: &TableSchema, load: Load, view: Opti
         return vec![unfit_engine(schema, &whose)];
     }
     let windows = Windows::of(server, schema);
-    let count_needed = parts_per_hour(load).saturating_mul(2).max(WINDOW_COUNT_MIN);
+    let count_needed = window_needed(load);
     let mut problems = Vec::new();
     if is_replicated(&schema.engine) {
         problems.extend(judge_replicated(&windows, &name, &whose, count_needed));
@@ -188,6 +188,11 @@ fn unfit_engine(schema: &TableSchema, whose: &str) -> Problem {
 
 fn is_replicated(engine: &str) -> bool {
     engine.starts_with("Replicated") || engine.starts_with("Shared")
+}
+
+/// How many parts a table must remember: two hours of them.
+pub fn window_needed(load: Load) -> u64 {
+    parts_per_hour(load).saturating_mul(2).max(WINDOW_COUNT_MIN)
 }
 
 /// Parts that an hour brings: one per task, interval, and partition of the table that a block touches (one, as far

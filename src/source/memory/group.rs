@@ -22,8 +22,8 @@ pub(super) struct MemberState {
     /// Asked back and not given yet.
     revoking: BTreeSet<i32>,
     pub events: VecDeque<GroupEvent>,
-    /// It was told to give back and has not done so.
-    giving_back: bool,
+    /// Of these it was told, and has not given them yet.
+    told: BTreeSet<i32>,
     /// A rebalance began and this member has not polled since.
     pub rejoining: bool,
 }
@@ -74,12 +74,12 @@ impl GroupState {
         let Some(state) = self.members.get_mut(&member) else { return };
         let mut gave_back = false;
         for partition in partitions {
+            state.told.remove(partition);
             if state.revoking.remove(partition) {
                 state.owned.remove(partition);
                 gave_back = true;
             }
         }
-        state.giving_back &= !state.revoking.is_empty();
         if gave_back {
             self.hand_over();
             self.end_round(member);
@@ -100,10 +100,11 @@ impl GroupState {
     pub fn next_event(&mut self, member: u64) -> Option<GroupEvent> {
         let state = self.members.get_mut(&member)?;
         let event = state.events.front()?;
-        if state.giving_back && matches!(event, GroupEvent::Assigned(_)) {
-            return None;
+        match event {
+            GroupEvent::Assigned(_) if !state.told.is_empty() => return None,
+            GroupEvent::Revoked { partitions, .. } => state.told.extend(partitions),
+            _ => {}
         }
-        state.giving_back = matches!(event, GroupEvent::Revoked { .. });
         state.events.pop_front()
     }
 
