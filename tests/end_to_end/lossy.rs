@@ -17,7 +17,8 @@ fn behind(proxy: &Proxy, stage: Stage) -> Stage {
 fn lost_requests_and_answers_cost_no_row_and_double_none() {
     let (kafka, clickhouse) = (Kafka::shared(), ClickHouse::shared());
     let proxy = Proxy::start(&clickhouse.url());
-    let stage = behind(&proxy, Stage::new("lossy", kafka, clickhouse, 3));
+    let mut stage = behind(&proxy, Stage::new("lossy", kafka, clickhouse, 3));
+    stage.batch = "rows: 100, interval: 200ms".to_owned();
     let mut dice = dice("lossy");
     let fates = [
         Fate::LoseRequest,

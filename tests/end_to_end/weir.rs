@@ -57,10 +57,6 @@ impl Weir {
         self.process.wait(wait)
     }
 
-    pub fn is_running(&mut self) -> bool {
-        self.process.is_running()
-    }
-
     pub fn assert_running(&mut self) {
         self.process.assert_running();
     }
