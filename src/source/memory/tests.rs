@@ -54,6 +54,7 @@ fn a_partition_reaches_the_next_owner_only_when_the_last_gave_it_up() {
     assert_eq!(poll(&mut a), Some(GroupEvent::Revoked { partitions: vec![1], lost: false }));
     assert_eq!(poll(&mut b), None);
     a.unassign(&[1]).unwrap();
+    assert_eq!(poll(&mut a), Some(GroupEvent::Assigned(vec![])), "who gave back is told that the round has ended");
     assert_eq!(poll(&mut b), Some(GroupEvent::Assigned(vec![1])));
     b.leave().unwrap();
     assert_eq!(poll(&mut a), Some(GroupEvent::Assigned(vec![1])));
