@@ -70,7 +70,7 @@ fetch_kafka() {
   local new="$parts/.new-kafka-$$"
   mkdir -p "$new"
   cat >"$new/pom.xml" <<POM
-<project xmlns="http://maven.apache.org/POM/4.0.0">
+<project>
   <modelVersion>4.0.0</modelVersion>
   <groupId>weir</groupId><artifactId>kafka-for-tests</artifactId><version>1</version><packaging>pom</packaging>
   <dependencies>
@@ -85,8 +85,18 @@ POM
   rm -rf "$new"
 }
 
+# A minimal toolchain lacks what `make lint` asks for.
+fetch_lints() {
+  cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 && return
+  command -v rustup >/dev/null || fail "please install rustfmt and clippy beside cargo"
+  say "adding rustfmt and clippy to the toolchain"
+  rustup --quiet component add rustfmt clippy
+}
+
 command -v cargo >/dev/null || fail "please install Rust first (rustup, stable): weir is written in it"
 install_tools
 mkdir -p "$parts"
 fetch_clickhouse
-[ "$what" = demo ] || fetch_kafka
+[ "$what" = demo ] && exit
+fetch_lints
+fetch_kafka

@@ -32,7 +32,9 @@ fn finish(command: &mut Command) -> Outcome {
 
 #[test]
 fn help_of_each_command() {
-    for command in ["", "check", "schema", "completions", "healthcheck", "version"] {
+    for command in
+        ["", "run", "check", "explain", "dead-letters", "outbox", "schema", "completions", "healthcheck", "version"]
+    {
         let args: Vec<&str> = [command, "--help"].into_iter().filter(|arg| !arg.is_empty()).collect();
         let outcome = run(&args);
         assert_eq!((outcome.code, outcome.err.as_str()), (0, ""));
@@ -42,9 +44,19 @@ fn help_of_each_command() {
 
 #[test]
 fn a_wrong_command_line_exits_with_2_and_leaves_stdout_empty() {
-    for args in
-        [&[][..], &["chekc"], &["check", "--formt", "json"], &["check", "--log-level", "a=b=c"], &["completions", "x"]]
-    {
+    for args in [
+        &[][..],
+        &["chekc"],
+        &["check", "--formt", "json"],
+        &["check", "--fix"],
+        &["check", "--connect", "--yes"],
+        &["check", "--log-level", "a=b=c"],
+        &["completions", "x"],
+        &["dead-letters", "show", "17"],
+        &["dead-letters", "list", "--from", "yesterday"],
+        &["dead-letters", "list", "--limit", "0"],
+        &["outbox", "export", "weir1/p/0"],
+    ] {
         let outcome = run(args);
         assert_eq!((outcome.code, outcome.out.as_str()), (2, ""), "{args:?}");
         assert!(!outcome.err.is_empty());
@@ -73,6 +85,48 @@ fn check_of_a_good_file_exits_with_0() {
     let outcome = run(&["check", "--config", "good.yaml"]);
     assert_eq!((outcome.code, outcome.err.as_str()), (0, ""));
     insta::assert_snapshot!("good", outcome.out);
+}
+
+#[test]
+fn wrong_expressions_are_shown_with_a_caret_inside_them() {
+    let outcome = run(&["check", "--config", "expressions.yaml"]);
+    assert_eq!((outcome.code, outcome.err.as_str()), (1, ""));
+    insta::assert_snapshot!("expressions", outcome.out);
+}
+
+#[test]
+fn a_wrong_expression_keeps_everything_from_starting() {
+    let outcome = run(&["run", "--config", "expressions.yaml"]);
+    assert_eq!((outcome.code, outcome.out.as_str()), (1, ""));
+    assert!(outcome.err.contains("there is no function `nosuch`"), "{}", outcome.err);
+}
+
+#[test]
+fn explain_says_what_is_read_kept_written_and_promised() {
+    let outcome = run(&["explain", "--config", "explain.yaml"]);
+    assert_eq!((outcome.code, outcome.err.as_str()), (0, ""));
+    insta::assert_snapshot!("explain", outcome.out);
+    let unknown = run(&["explain", "--config", "explain.yaml", "--pipeline", "nosuch"]);
+    assert_eq!(unknown.code, 1);
+    assert!(
+        unknown.err.contains("there is no pipeline `nosuch` in the file; it has: offers, states"),
+        "{}",
+        unknown.err
+    );
+}
+
+#[test]
+fn letters_of_several_pipelines_need_a_name() {
+    let outcome = run(&["dead-letters", "list", "--config", "explain.yaml"]);
+    assert_eq!((outcome.code, outcome.out.as_str()), (1, ""));
+    assert!(outcome.err.contains("which pipeline? name it with --pipeline: offers, states"), "{}", outcome.err);
+}
+
+#[test]
+fn a_token_of_no_pipeline_is_refused() {
+    let outcome = run(&["outbox", "discard", "weir1/other/0/1/2/0/d/t", "--config", "explain.yaml"]);
+    assert_eq!((outcome.code, outcome.out.as_str()), (1, ""));
+    assert!(outcome.err.contains("names no block of a pipeline of this file"), "{}", outcome.err);
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod support;
 
 mod parts {
     mod clickhouse;
+    mod demo;
     mod kafka;
     mod proxy;
     mod redis;

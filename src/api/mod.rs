@@ -2,21 +2,29 @@
 //!
 //! Owns the listener and nothing else; every number comes from the pipelines' stats when it is asked for.
 
+pub mod guard;
+pub mod letters;
+pub mod problem;
 pub mod summary;
 
+use crate::config::plan::HttpPlan;
 use crate::metrics::{PipelineState, PipelineStats};
+use crate::runtime::desk::Desk;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// What the handlers see.
 #[derive(Clone)]
 pub struct Watched {
+    pub http: Arc<HttpPlan>,
     pub pipelines: Arc<Vec<Arc<PipelineStats>>>,
+    pub desks: Arc<Vec<Arc<Desk>>>,
     pub prometheus: PrometheusHandle,
     /// Called before a scrape: numbers that no pipeline has.
     pub publish: Arc<dyn Fn() + Send + Sync>,
@@ -41,8 +49,9 @@ pub async fn serve(listener: tokio::net::TcpListener, watched: Watched) -> std::
         .route("/healthz", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(scrape))
+        .merge(letters::routes())
         .with_state(watched);
-    axum::serve(listener, app).await
+    axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await
 }
 
 /// Ready: every pipeline is assigned and none restores.

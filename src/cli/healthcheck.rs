@@ -46,7 +46,7 @@ fn ready(listen: &str, timeout: Duration) -> Result<(), String> {
 }
 
 /// Who listens on all addresses is asked on the loopback one.
-fn reachable(listen: &str) -> String {
+pub(super) fn reachable(listen: &str) -> String {
     match listen.rsplit_once(':') {
         Some(("0.0.0.0", port)) => format!("127.0.0.1:{port}"),
         Some(("[::]", port)) => format!("[::1]:{port}"),

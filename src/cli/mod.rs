@@ -2,11 +2,16 @@
 //!
 //! Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 something is wrong, 2 wrong command line.
 
+mod ask;
 mod check;
 mod completions;
+mod dead_letters;
+mod demo;
+mod explain;
 mod healthcheck;
 mod logging;
 mod observe;
+mod outbox;
 mod run;
 mod schema;
 mod version;
@@ -31,7 +36,11 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(run::Run),
+    Demo(demo::Demo),
     Check(check::Check),
+    Explain(explain::Explain),
+    DeadLetters(dead_letters::DeadLetters),
+    Outbox(outbox::Outbox),
     Schema(schema::Schema),
     Completions(completions::Completions),
     Healthcheck(healthcheck::Healthcheck),
@@ -44,7 +53,11 @@ pub fn main() -> ExitCode {
     logging::start(&cli.global);
     match cli.command {
         Command::Run(run) => run.run(&cli.global),
+        Command::Demo(demo) => demo.run(&cli.global),
         Command::Check(check) => check.run(&cli.global),
+        Command::Explain(explain) => explain.run(&cli.global),
+        Command::DeadLetters(letters) => letters.run(&cli.global),
+        Command::Outbox(outbox) => outbox.run(&cli.global),
         Command::Schema(schema) => schema.run(),
         Command::Completions(completions) => completions.run(),
         Command::Healthcheck(healthcheck) => healthcheck.run(&cli.global),

@@ -33,9 +33,9 @@ pub struct Run {
 
 impl Run {
     pub fn run(self, global: &Global) -> ExitCode {
-        let loaded = global.load();
-        eprint!("{}", loaded.report.text(colour(&std::io::stderr())));
-        let Some(mut plan) = loaded.plan.filter(|_| !loaded.report.has_errors()) else {
+        let (report, plan) = super::check::judged(global);
+        eprint!("{}", report.text(colour(&std::io::stderr())));
+        let Some(mut plan) = plan.filter(|_| !report.has_errors()) else {
             return ExitCode::FAILURE;
         };
         if let Err(unknown) = pick(&mut plan, &self.pipeline) {
@@ -60,7 +60,13 @@ impl Run {
         let engine = Engine::start(plan, options, Arc::new(SystemClock)).map_err(|error| error.to_string())?;
         let stats = engine.stats();
         let pipelines = Arc::new(stats.clone());
-        let watched = Watched { pipelines, prometheus, publish: super::observe::publisher(engine.busy()) };
+        let watched = Watched {
+            http: Arc::new(plan.http.clone()),
+            pipelines,
+            desks: Arc::new(engine.desks()),
+            prometheus,
+            publish: super::observe::publisher(engine.busy()),
+        };
         serve(&plan.http.listen, watched)?;
         while !engine.has_ended() {
             if signals.wait(Duration::from_millis(50)) {
@@ -88,7 +94,7 @@ impl Run {
 }
 
 /// Keeps only the pipelines that were asked for.
-fn pick(plan: &mut Plan, names: &[String]) -> Result<(), String> {
+pub(super) fn pick(plan: &mut Plan, names: &[String]) -> Result<(), String> {
     if let Some(unknown) = names.iter().find(|name| plan.pipelines.iter().all(|pipeline| pipeline.name != **name)) {
         let known: Vec<&str> = plan.pipelines.iter().map(|pipeline| pipeline.name.as_str()).collect();
         return Err(format!("there is no pipeline `{unknown}` in the file; it has: {}", known.join(", ")));
@@ -106,7 +112,7 @@ fn exit_code(outcomes: &[Outcome]) -> ExitCode {
     }
 }
 
-fn serve(listen: &str, watched: Watched) -> Result<(), String> {
+pub fn serve(listen: &str, watched: Watched) -> Result<(), String> {
     let listener = std::net::TcpListener::bind(listen)
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
         .map_err(|error| format!("cannot listen on {listen} (http.listen): {error}"))?;

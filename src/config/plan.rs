@@ -108,6 +108,39 @@ pub struct KafkaSecurity {
     pub sasl: Option<SaslPlan>,
 }
 
+impl KafkaSecurity {
+    /// As the client is told, consumers and producers alike.
+    pub fn librdkafka(&self) -> Vec<(&'static str, String)> {
+        let protocol = match (&self.tls, &self.sasl) {
+            (None, None) => "plaintext",
+            (Some(_), None) => "ssl",
+            (None, Some(_)) => "sasl_plaintext",
+            (Some(_), Some(_)) => "sasl_ssl",
+        };
+        let mut options = vec![("security.protocol", protocol.to_owned())];
+        if let Some(tls) = &self.tls {
+            let path = |path: &PathBuf| path.display().to_string();
+            // Our OpenSSL is built in and does not know where this system keeps its authorities: look for them.
+            options.push(("ssl.ca.location", tls.ca.as_ref().map_or("probe".into(), path)));
+            options.extend(tls.cert.as_ref().map(|cert| ("ssl.certificate.location", path(cert))));
+            options.extend(tls.key.as_ref().map(|key| ("ssl.key.location", path(key))));
+            options.extend(tls.key_password.as_ref().map(|password| ("ssl.key.password", password.0.clone())));
+            options.push(("enable.ssl.certificate.verification", (!tls.skip_verification).to_string()));
+        }
+        if let Some(sasl) = &self.sasl {
+            let mechanism = match sasl.mechanism {
+                SaslMechanism::Plain => "PLAIN",
+                SaslMechanism::ScramSha256 => "SCRAM-SHA-256",
+                SaslMechanism::ScramSha512 => "SCRAM-SHA-512",
+            };
+            options.push(("sasl.mechanisms", mechanism.to_owned()));
+            options.push(("sasl.username", sasl.username.clone()));
+            options.push(("sasl.password", sasl.password.0.clone()));
+        }
+        options
+    }
+}
+
 #[derive(Clone, PartialEq, Debug)]
 pub struct SaslPlan {
     pub mechanism: SaslMechanism,

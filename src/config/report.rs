@@ -123,6 +123,8 @@ impl Report {
             let _ = writeln!(out, "{:margin$} {bar} {}{}", "", caret.indent(), paint.bold(colour, &caret.carets()));
         }
         if let Some(help) = &finding.help {
+            // A statement has lines of its own.
+            let help = help.replace('\n', &format!("\n{:margin$}   ", ""));
             let _ = writeln!(out, "{:margin$} {} {help}", "", paint.bold("34", "="));
         }
     }

@@ -21,13 +21,16 @@ use std::time::{Duration, Instant};
 
 /// A partition may be this far ahead of its reader: less than the cluster keeps.
 pub const BEHIND_BYTES_MAX: u64 = 4 << 20;
-const _: () = assert!(BEHIND_BYTES_MAX < KEPT_BYTES);
+/// What the producer may hold back, and what may be sent between two looks at the reader: both come on top.
+const QUEUED_BYTES_MAX: u64 = 512 << 10;
+const UNSEEN_BYTES_MAX: u64 = 256 << 10;
+const _: () = assert!(BEHIND_BYTES_MAX + QUEUED_BYTES_MAX + UNSEEN_BYTES_MAX < KEPT_BYTES);
 
 /// What a record takes in the log beside its key and value, at most.
 const RECORD_OVERHEAD_BYTES: u64 = 80;
 /// Events are sent in bursts this far apart.
 const TICK: Duration = Duration::from_millis(10);
-/// How often the group is asked for its position.
+/// How often the group is asked for its position, at least.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 const BROKER_WAIT: Duration = Duration::from_secs(10);
 
@@ -132,6 +135,9 @@ struct Run {
     topics: &'static [(&'static str, i32)],
     shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
+    /// When the readers were asked, and what was sent since.
+    asked: Instant,
+    unseen_bytes: u64,
 }
 
 impl Run {
@@ -152,6 +158,7 @@ impl Run {
             .set("enable.idempotence", "true")
             .set("partitioner", "murmur2_random")
             .set("linger.ms", "5")
+            .set("queue.buffering.max.kbytes", (QUEUED_BYTES_MAX >> 10).to_string())
             .create_with_context(delivered)
             .map_err(client)?;
         let reader = |group: &String| {
@@ -160,28 +167,26 @@ impl Run {
             config.create::<BaseConsumer>().map_err(client)
         };
         let readers = options.groups.iter().map(reader).collect::<Result<_>>()?;
-        Ok(Run { traffic: options.scenario.traffic(options.seed), producer, readers, topics, shared, clock })
+        let traffic = options.scenario.traffic(options.seed);
+        Ok(Run { traffic, producer, readers, topics, shared, clock, asked: Instant::now(), unseen_bytes: 0 })
     }
 
     fn until_stopped(&mut self) -> Result<()> {
         // Where the rate is counted from: moved on whenever it changes or the generator had to wait, so that what
         // was not sent then is not made up for in one burst.
         let (mut since, mut sent, mut rate) = (Instant::now(), 0, 0);
-        let mut asked = Instant::now();
         while !self.shared.stop.load(Ordering::Relaxed) {
             let wanted = self.shared.events_per_second.load(Ordering::Relaxed);
-            if asked.elapsed() >= ASK_EVERY {
-                self.shared.waiting.store(self.is_ahead()?, Ordering::Relaxed);
-                asked = Instant::now();
+            if self.asked.elapsed() >= ASK_EVERY {
+                self.look_at_readers()?;
             }
-            if wanted != rate || self.shared.waiting.load(Ordering::Relaxed) {
+            if wanted != rate || self.is_waiting() {
                 (since, sent, rate) = (Instant::now(), 0, wanted);
-            } else {
-                let due = (since.elapsed().as_secs_f64() * rate as f64) as u64;
-                // No burst is longer than the time between two looks at the reader.
-                let burst = (due - sent).min(rate / 10 + 1);
-                (0..burst).try_for_each(|_| self.send_next())?;
-                sent += burst;
+            }
+            let due = (since.elapsed().as_secs_f64() * rate as f64) as u64;
+            while sent < due && !self.is_waiting() && !self.shared.stop.load(Ordering::Relaxed) {
+                self.send_next()?;
+                sent += 1;
             }
             self.producer.poll(Duration::ZERO);
             std::thread::sleep(TICK);
@@ -201,7 +206,22 @@ impl Run {
             self.producer.poll(TICK);
             record = back;
         }
+        self.unseen_bytes += (key.len() + payload.len()) as u64 + RECORD_OVERHEAD_BYTES;
+        if self.unseen_bytes >= UNSEEN_BYTES_MAX {
+            self.look_at_readers()?;
+        }
         self.producer.context().check()
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.shared.waiting.load(Ordering::Relaxed)
+    }
+
+    fn look_at_readers(&mut self) -> Result<()> {
+        self.producer.poll(Duration::ZERO);
+        self.shared.waiting.store(self.is_ahead()?, Ordering::Relaxed);
+        (self.asked, self.unseen_bytes) = (Instant::now(), 0);
+        Ok(())
     }
 
     /// Whether some partition is too far ahead of some group's committed position.

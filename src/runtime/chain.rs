@@ -108,6 +108,11 @@ impl Chain {
         }
     }
 
+    /// Whether a block holds rows of the sink (and not dead letters).
+    pub fn is_of_rows(&self, output: &OutputRecord) -> bool {
+        output.token.ends_with(&format!("/{}", self.target))
+    }
+
     pub fn counts(&self) -> &Counts {
         &self.counts
     }

@@ -36,6 +36,8 @@ struct Outgoing {
     state: OutputState,
     attempts: u32,
     not_before_ms: u64,
+    /// An attempt, here or in a former life, may have been applied.
+    unclear: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,6 +60,16 @@ pub struct ToSend {
     pub lease_until_ms: u64,
     /// An earlier attempt, of this process or of another, may have been applied.
     pub unclear: bool,
+}
+
+/// How an attempt ended that was not acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Attempted {
+    NotBegun,
+    /// It may have been applied all the same.
+    Unclear,
+    /// It was refused and left nothing.
+    Refused,
 }
 
 /// How long things may take, in milliseconds.
@@ -115,7 +127,12 @@ impl CommitLog {
         let (held, done): (Vec<_>, Vec<_>) =
             epochs.into_iter().partition(|record| record.after.epoch > acknowledged.epoch);
         let on_disk = done.iter().map(|record| (record.after.epoch, record.outputs.len() as u16)).collect();
-        let sealed = held.into_iter().map(|record| Sealed::new(record, None, true)).collect();
+        let named = accepted.pending.as_ref().map(|pending| pending.link);
+        let sealed = held.into_iter().map(|record| {
+            let unclear = Some(record.after.link) == named;
+            Sealed::new(record, None, unclear)
+        });
+        let sealed = sealed.collect();
         let mut log = CommitLog {
             history,
             patience,
@@ -153,11 +170,16 @@ impl CommitLog {
         self.sealed.back().map_or(&self.acknowledged, |sealed| &sealed.record.after)
     }
 
+    /// The moment behind the next epoch to be acknowledged.
+    pub fn next_moment(&self) -> Option<&Moment> {
+        self.sealed.front().map(|sealed| &sealed.record.after)
+    }
+
     /// Takes a sealed epoch over; it may be announced once `stored` was called.
     pub fn push(&mut self, record: EpochRecord, blocks: Vec<Block>) {
         assert_eq!(record.after.epoch, self.tip().epoch.next(), "epochs follow each other");
-        self.forced = None;
-        self.sealed.push_back(Sealed::new(record, Some(blocks), false));
+        let unclear = self.forced.take().is_some();
+        self.sealed.push_back(Sealed::new(record, Some(blocks), unclear));
     }
 
     /// The write that held the newest epochs is durable.
@@ -301,12 +323,17 @@ impl CommitLog {
             epoch: front.record.after.epoch,
             output: output as u16,
             token: Token(record.token.clone()),
-            // Bodies from a former life may have been sent by it.
-            unclear: outgoing.attempts > 0 || outgoing.block.is_none(),
+            unclear: outgoing.unclear,
             block: outgoing.block.clone(),
             record,
             lease_until_ms,
         })
+    }
+
+    /// The block of an output that waits for its acknowledgement.
+    pub fn output(&self, epoch: Epoch, output: u16) -> Option<&OutputRecord> {
+        let front = self.sealed.front().filter(|sealed| sealed.record.after.epoch == epoch)?;
+        front.record.outputs.get(output as usize)
     }
 
     /// The table acknowledged a block. True when its whole epoch is acknowledged by that.
@@ -320,10 +347,17 @@ impl CommitLog {
 
     /// An attempt failed or never began; it is repeated at `not_before_ms`, same bytes, same token. Returns how
     /// many attempts failed in a row.
-    pub fn undelivered(&mut self, epoch: Epoch, output: u16, began: bool, not_before: impl FnOnce(u32) -> u64) -> u32 {
+    pub fn undelivered(
+        &mut self,
+        epoch: Epoch,
+        output: u16,
+        failed: Attempted,
+        not_before: impl FnOnce(u32) -> u64,
+    ) -> u32 {
         let Some(outgoing) = self.outgoing(epoch, output) else { return 0 };
         outgoing.state = OutputState::Waiting;
-        if began {
+        outgoing.unclear |= failed == Attempted::Unclear;
+        if failed != Attempted::NotBegun {
             outgoing.attempts += 1;
             outgoing.not_before_ms = not_before(outgoing.attempts);
         }
@@ -374,16 +408,18 @@ impl CommitLog {
         self.sealed.is_empty() && self.forced.is_none()
     }
 
-    /// Blocks that an attempt, here or in a former life, may already have put into the table.
+    /// Whether a block of the next epoch may already be in the table, by an attempt here or in a former life.
     pub fn has_unclear(&self) -> bool {
         let front = self.sealed.front();
-        front.is_some_and(|sealed| sealed.outputs.iter().any(Outgoing::is_unclear)) || self.forced.is_some()
+        front.is_some_and(|sealed| sealed.outputs.iter().any(Outgoing::is_unclear))
     }
 }
 
 impl Sealed {
-    fn new(record: EpochRecord, blocks: Option<Vec<Block>>, stored: bool) -> Sealed {
-        let outgoing = |block| Outgoing { block, state: OutputState::Waiting, attempts: 0, not_before_ms: 0 };
+    /// `blocks` = `None`: stored in a former life.
+    fn new(record: EpochRecord, blocks: Option<Vec<Block>>, unclear: bool) -> Sealed {
+        let stored = blocks.is_none();
+        let outgoing = |block| Outgoing { block, state: OutputState::Waiting, attempts: 0, not_before_ms: 0, unclear };
         let outputs = match blocks {
             Some(blocks) => blocks.into_iter().map(|block| outgoing(Some(block))).collect(),
             None => record.outputs.iter().map(|_| outgoing(None)).collect(),
@@ -411,6 +447,6 @@ impl Outgoing {
     }
 
     fn is_unclear(&self) -> bool {
-        self.state != OutputState::Acknowledged && (self.attempts > 0 || self.block.is_none())
+        self.state != OutputState::Acknowledged && self.unclear
     }
 }

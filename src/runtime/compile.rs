@@ -11,7 +11,8 @@ use crate::codec::rows::Slot;
 use crate::codec::scope::{Layout, Scope};
 use crate::codec::time::{Unit, Zone};
 use crate::config::plan::{
-    DedupPlan, ExprText, FieldPath, Keep, KeyCast, KeyPlan, PipelinePlan, SidePlan, StepPlan, TimeUnit, Tombstones,
+    DedupPlan, ExprText, FieldPath, Keep, KeyCast, KeyPlan, PipelinePlan, Plan, SidePlan, StepPlan, TimeUnit,
+    Tombstones,
 };
 use crate::error::{Finding, Place, Severity};
 use crate::metrics::StepKind;
@@ -53,12 +54,7 @@ impl Blueprint {
 
     /// The parts of the task of one partition, its state under `task`.
     pub fn parts(&self, partition: i32, task: TaskNo) -> Result<Parts, Vec<Finding>> {
-        let mut compiler = Compiler { scope: Scope::new(), findings: Vec::new(), absent: None };
-        let time = compiler.time(&self.plan.source);
-        let mut steps = Vec::new();
-        for (place, step) in self.plan.steps.iter().enumerate() {
-            steps.extend(self.step(&mut compiler, place, step, task));
-        }
+        let (mut compiler, time, steps) = self.compile(task);
         if !compiler.findings.is_empty() {
             return Err(compiler.findings);
         }
@@ -66,6 +62,17 @@ impl Blueprint {
         let layout = compiler.scope.finish();
         let decoders = self.decoders(&layout, &time.unwrap_or_else(no_time), partition);
         Ok(Parts { decoders, steps, builder })
+    }
+
+    /// Everything up to the columns; what is wrong is in the compiler's findings.
+    pub(super) fn compile(&self, task: TaskNo) -> (Compiler, Option<TimeSpec>, Vec<Step>) {
+        let mut compiler = Compiler { scope: Scope::new(), findings: Vec::new(), absent: None };
+        let time = compiler.time(&self.plan.source);
+        let mut steps = Vec::new();
+        for (place, step) in self.plan.steps.iter().enumerate() {
+            steps.extend(self.step(&mut compiler, place, step, task));
+        }
+        (compiler, time, steps)
     }
 
     fn step(&self, compiler: &mut Compiler, place: usize, step: &StepPlan, task: TaskNo) -> Option<Step> {
@@ -84,7 +91,7 @@ impl Blueprint {
         }
     }
 
-    fn decoders(&self, layout: &Layout, time: &TimeSpec, partition: i32) -> Vec<Decoder> {
+    pub(super) fn decoders(&self, layout: &Layout, time: &TimeSpec, partition: i32) -> Vec<Decoder> {
         let side = &self.plan.source;
         let decoder = |(input, topic): (usize, &usize)| {
             Decoder::new(
@@ -101,7 +108,34 @@ impl Blueprint {
     }
 }
 
-fn no_time() -> TimeSpec {
+/// What is wrong with the expressions and names of a plan, before anything is connected.
+pub fn judge(plan: &Plan) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (place, pipeline) in plan.pipelines.iter().enumerate() {
+        let (compiler, ..) = offline(pipeline).compile(TaskNo(0));
+        let named = format!("pipelines.{}.", pipeline.name);
+        findings.extend(compiler.findings.into_iter().map(|finding| {
+            let path = finding.path.strip_prefix(&named).unwrap_or(&finding.path);
+            let path = if path.starts_with("time.") { format!("source.{path}") } else { path.to_owned() };
+            Finding { path: format!("pipelines[{place}].{path}"), ..finding }
+        }));
+    }
+    findings
+}
+
+/// Which of these paths nothing can fill behind the pipeline's steps, because a select has left them out.
+pub fn left_out<'p>(plan: &PipelinePlan, paths: &[&'p str]) -> Vec<&'p str> {
+    let (mut compiler, ..) = offline(plan).compile(TaskNo(0));
+    paths.iter().copied().filter(|path| compiler.scope.resolve(path).is_err()).collect()
+}
+
+/// A blueprint that is only compiled, never built.
+pub(super) fn offline(plan: &PipelinePlan) -> Blueprint {
+    let make_builder: MakeBuilder = Arc::new(|_| unreachable!("nothing is built without a table"));
+    Blueprint::new(plan.clone(), [0; 16], 0, make_builder)
+}
+
+pub(super) fn no_time() -> TimeSpec {
     TimeSpec { field: None, max_future_ms: 0 }
 }
 
@@ -153,9 +187,9 @@ fn dedup_text(dedup: &DedupPlan) -> String {
 }
 
 /// Gives names their slots, in the order of the pipeline.
-struct Compiler {
-    scope: Scope,
-    findings: Vec<Finding>,
+pub(super) struct Compiler {
+    pub(super) scope: Scope,
+    pub(super) findings: Vec<Finding>,
     /// A slot that nothing fills: what a column gets whose field a select has left out.
     absent: Option<Slot>,
 }
@@ -203,7 +237,10 @@ impl Compiler {
     }
 
     fn wrong_expression(&mut self, path: &str, text: &ExprText, error: ExprError) -> Option<Step> {
-        let at = Place { column: text.at.column + error.start as u32, len: (error.len as u32).max(1), ..text.at };
+        // A text that YAML folds or escapes does not stand in the file letter by letter.
+        let is_literal = text.at.len as usize == text.text.chars().count();
+        let within = Place { column: text.at.column + error.start, len: error.len.max(1), ..text.at };
+        let at = if is_literal { within } else { text.at };
         self.wrong(path, at, error.message);
         None
     }

@@ -7,6 +7,7 @@
 
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{PipelineState, PipelineStats};
+use crate::runtime::limits;
 use crate::runtime::opening::Opening;
 use crate::runtime::task::{FromTask, TaskId, TaskStart, ToTask};
 use crate::source::{CommitOutcome, Group, GroupEvent, OffsetsToCommit};
@@ -30,6 +31,8 @@ struct Owned {
     offer: Option<(u64, OffsetsToCommit)>,
     /// It has said `Gone` (or was dropped) and holds no queue any more.
     gone: bool,
+    /// When it is gone, how it begins is decided again.
+    anew: bool,
     finished: bool,
 }
 
@@ -98,6 +101,7 @@ pub struct Coordinator {
     until_end: bool,
     assigned_once: bool,
     next_retry_ms: u64,
+    next_look_ms: u64,
     progress: Progress,
 }
 
@@ -119,6 +123,7 @@ impl Coordinator {
             stopping: None,
             assigned_once: false,
             next_retry_ms: 0,
+            next_look_ms: 0,
             progress: Progress::Going,
         }
     }
@@ -134,7 +139,7 @@ impl Coordinator {
 
     /// Seal, deliver, commit, stop; the member stays in the group.
     pub fn stop(&mut self, workers: &mut dyn Workers, boot_ms: u64) {
-        self.begin_stop(Stopping::Stay, workers, boot_ms + crate::runtime::limits::STOP_WAIT_MS);
+        self.begin_stop(Stopping::Stay, workers, boot_ms + limits::STOP_WAIT_MS);
     }
 
     /// Serves the group's events and the tasks' messages, then commits what is to be said.
@@ -155,6 +160,9 @@ impl Coordinator {
             }
         }
         self.continue_leaving(workers, boot_ms);
+        if let Err(error) = self.look_around(workers, boot_ms) {
+            return self.fail(error, workers);
+        }
         self.commit(workers, boot_ms);
         self.continue_stopping(workers, boot_ms);
     }
@@ -213,7 +221,7 @@ impl Coordinator {
         for (opened, assignment) in starts {
             let id = TaskId { pipeline: self.opening.pipeline(), partition: opened.partition, assignment };
             let start = self.opening.start(&mut *self.group, id, opened)?;
-            self.owned.insert(id.partition, Owned { id, offer: None, gone: false, finished: false });
+            self.owned.insert(id.partition, Owned { id, offer: None, gone: false, anew: false, finished: false });
             workers.start(Box::new(start));
             if let Some(stopping) = self.stopping {
                 tracing::debug!(?stopping, "assigned while stopping");
@@ -228,6 +236,7 @@ impl Coordinator {
         let deadline_ms = if lost { boot_ms } else { boot_ms + self.times.revoke_ms() };
         for partition in &partitions {
             let Some(task) = self.owned.get_mut(partition) else { continue };
+            task.anew = false;
             match lost {
                 true => {
                     workers.drop_task(task.id);
@@ -244,6 +253,50 @@ impl Coordinator {
         let already = self.leaving.take().map(|leaving| leaving.partitions).unwrap_or_default();
         self.leaving = Some(Leaving { partitions: [already, partitions].concat(), deadline_ms, dropped: lost });
         Ok(())
+    }
+
+    /// Now and then: are the topics still the same ones, with as many partitions? A topic with another id is a loss
+    /// of all its tasks, which begin anew.
+    fn look_around(&mut self, workers: &mut dyn Workers, boot_ms: u64) -> Result<()> {
+        if boot_ms < self.next_look_ms || self.leaving.is_some() || self.stopping.is_some() || !self.assigned_once {
+            return Ok(());
+        }
+        let first = std::mem::replace(&mut self.next_look_ms, boot_ms + limits::LOOK_AROUND_MS) == 0;
+        if first {
+            return Ok(());
+        }
+        self.opening.forget_left();
+        match self.opening.topics_changed(&mut *self.group) {
+            Ok(true) => {
+                tracing::warn!(pipeline = self.stats.pipeline, "a topic was deleted and created again");
+                let partitions: Vec<i32> = self.owned.keys().copied().collect();
+                self.begin_anew(&partitions, workers);
+            }
+            Ok(false) => self.finish_without_partitions()?,
+            // Who cannot be asked now is asked again later.
+            Err(error) if error.kind == Kind::Retry => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Under `--until-end`, a member to which the group gives nothing is done when the others are.
+    fn finish_without_partitions(&mut self) -> Result<()> {
+        if self.until_end && self.owned.is_empty() && self.opening.all_at_ends(&mut *self.group)? {
+            self.stopping = Some(Stopping::Leave);
+        }
+        Ok(())
+    }
+
+    /// Drops these tasks with what they have not stored. When they are gone, and not before (they may be storing), how
+    /// they begin is decided again.
+    fn begin_anew(&mut self, partitions: &[i32], workers: &mut dyn Workers) {
+        for partition in partitions {
+            if let Some(task) = self.owned.get_mut(partition) {
+                (task.anew, task.offer) = (true, None);
+                workers.drop_task(task.id);
+            }
+        }
     }
 
     /// Gives partitions back when their tasks hold no queue any more.
@@ -276,21 +329,30 @@ impl Coordinator {
     }
 
     fn hear(&mut self, id: TaskId, message: FromTask, workers: &mut dyn Workers, _boot_ms: u64) -> Result<()> {
+        let lost = |leaving: &Leaving| leaving.dropped && leaving.partitions.contains(&id.partition);
+        let can_commit = !self.leaving.as_ref().is_some_and(lost);
         // What an older assignment still says is about a task that is not there any more.
         let Some(task) = self.owned.get_mut(&id.partition).filter(|task| task.id == id) else {
             return Ok(());
         };
         match message {
+            // What was said before the loss was heard.
+            FromTask::Offer { .. } if !can_commit => {}
             FromTask::Offer { offer, commit } => task.offer = Some((offer, commit)),
+            FromTask::Gone { .. } if task.anew && self.stopping.is_none() => {
+                self.owned.remove(&id.partition);
+                self.begin_tasks(&[id.partition], workers, true)?;
+            }
             FromTask::Gone { finished } => {
                 task.gone = true;
                 task.finished = finished;
                 task.offer = None;
             }
-            FromTask::DecideAgain => {
-                self.owned.remove(&id.partition);
-                workers.drop_task(id);
-                self.begin_tasks(&[id.partition], workers, true)?;
+            FromTask::DecideAgain => self.begin_anew(&[id.partition], workers),
+            // A position that the log does not have: retention, or another topic of that name. The start knows.
+            FromTask::Failed(error) if error.code == "gap" && self.stopping.is_none() => {
+                tracing::warn!(pipeline = self.stats.pipeline, partition = id.partition, "{error}");
+                self.begin_anew(&[id.partition], workers);
             }
             FromTask::Failed(error) => return Err(error),
         }
@@ -321,8 +383,16 @@ impl Coordinator {
                 self.next_retry_ms = boot_ms + 100;
                 offers.iter().for_each(|(task, offer)| workers.tell(*task, ToTask::Refused { offer: *offer }));
             }
+            Err(error) if error.kind == Kind::Fenced => self.set_fenced(&error.message, workers),
             Err(error) => self.fail(error, workers),
         }
+    }
+
+    fn set_fenced(&mut self, why: &str, workers: &mut dyn Workers) {
+        self.stats.committed("fenced");
+        tracing::warn!(pipeline = self.stats.pipeline, why, "fenced: nothing is sent until the next assignment");
+        self.fenced = true;
+        self.owned.values().for_each(|task| workers.tell(task.id, ToTask::Fenced(true)));
     }
 
     fn answered(&mut self, id: u64, outcome: CommitOutcome, workers: &mut dyn Workers, boot_ms: u64) {
@@ -342,16 +412,7 @@ impl Coordinator {
                 self.next_retry_ms = boot_ms + 100;
                 offers.for_each(|(task, offer)| workers.tell(*task, ToTask::Refused { offer: *offer }));
             }
-            CommitOutcome::Fenced(why) => {
-                self.stats.committed("fenced");
-                tracing::warn!(
-                    pipeline = self.stats.pipeline,
-                    why,
-                    "fenced: nothing is sent until the next assignment"
-                );
-                self.fenced = true;
-                self.owned.values().for_each(|task| workers.tell(task.id, ToTask::Fenced(true)));
-            }
+            CommitOutcome::Fenced(why) => self.set_fenced(&why, workers),
         }
     }
 

@@ -6,9 +6,9 @@
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::runtime::limits;
-use crate::runtime::task::{Attempt, AttemptOutcome, TaskId, ToTask};
+use crate::runtime::task::{Attempt, AttemptOutcome, Stale, TaskId, ToTask};
 use crate::sink::{Block, Sink, Token};
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,20 +16,21 @@ use std::time::Instant;
 
 /// A [`Sink`] behind a pointer: each pipeline has its own.
 pub trait AnySink: Send + Sync {
-    fn insert<'a>(
-        &'a self,
-        token: &'a Token,
-        block: &'a Block,
-    ) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
+    fn insert<'a>(&'a self, token: &'a Token, block: &'a Block) -> Soon<'a, ()>;
+
+    fn holds<'a>(&'a self, partition: i32, ranges: &'a [(String, i64, i64)]) -> Soon<'a, Option<u64>>;
 }
 
+/// An answer that comes later.
+pub type Soon<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+
 impl<S: Sink> AnySink for S {
-    fn insert<'a>(
-        &'a self,
-        token: &'a Token,
-        block: &'a Block,
-    ) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>> {
+    fn insert<'a>(&'a self, token: &'a Token, block: &'a Block) -> Soon<'a, ()> {
         Box::pin(Sink::insert(self, token, block))
+    }
+
+    fn holds<'a>(&'a self, partition: i32, ranges: &'a [(String, i64, i64)]) -> Soon<'a, Option<u64>> {
+        Box::pin(Sink::holds(self, partition, ranges))
     }
 }
 
@@ -77,12 +78,10 @@ impl Delivery {
         Delivery { jobs }
     }
 
-    /// Hands an attempt over; gives it back when the queue is full.
-    pub fn submit(&self, attempt: Attempt, sinks: &PipelineSinks, answer: &Answer) -> Result<(), Attempt> {
+    /// Hands an attempt over; false when the queue is full.
+    pub fn submit(&self, attempt: Attempt, sinks: &PipelineSinks, answer: &Answer) -> bool {
         let sink = sinks.of(&attempt.send.token).clone();
-        self.jobs.try_send(Job { attempt, sink, answer: answer.clone() }).map_err(|refused| match refused {
-            TrySendError::Full(job) | TrySendError::Disconnected(job) => job.attempt,
-        })
+        self.jobs.try_send(Job { attempt, sink, answer: answer.clone() }).is_ok()
     }
 }
 
@@ -90,12 +89,12 @@ fn dispatch(queue: Receiver<Job>, runtime: tokio::runtime::Handle, clock: Arc<dy
     for Job { attempt, sink, answer } in queue {
         let clock = clock.clone();
         runtime.spawn(async move {
-            let Attempt { task, send, block } = attempt;
+            let Attempt { task, send, block, stale } = attempt;
             let outcome = match clock.boot_ms() < send.lease_until_ms {
                 false => AttemptOutcome::NotBegun,
                 true => {
                     let began = Instant::now();
-                    match sink.insert(&send.token, &block).await {
+                    match deliver(&*sink, task.partition, &send.token, &block, stale).await {
                         Ok(()) => AttemptOutcome::Acknowledged { seconds: began.elapsed().as_secs_f64() },
                         Err(error) => AttemptOutcome::Failed(named(error, &send.token)),
                     }
@@ -103,6 +102,29 @@ fn dispatch(queue: Receiver<Job>, runtime: tokio::runtime::Handle, clock: Arc<dy
             };
             answer(task, ToTask::Attempted { epoch: send.epoch, output: send.output, outcome });
         });
+    }
+}
+
+/// One attempt. A block whose token the table may have forgotten is looked for first.
+async fn deliver(sink: &dyn AnySink, partition: i32, token: &Token, block: &Block, stale: Option<Stale>) -> Result<()> {
+    let Some(stale) = stale else { return sink.insert(token, block).await };
+    match sink.holds(partition, &stale.ranges).await? {
+        Some(0) => sink.insert(token, block).await,
+        Some(rows) if rows >= block.rows => Ok(()),
+        None if stale.resend => sink.insert(token, block).await,
+        held => Err(Error::stop(
+            "unclear",
+            format!(
+                "whether the table has taken block {} is unknown: it was announced longer ago than the table remembers \
+                 tokens, and {} (on_unclear: halt). Compare the table with the topic, then `weir outbox discard`, or \
+                 allow `on_unclear: resend`",
+                token.0,
+                match held {
+                    Some(rows) => format!("{rows} of its {} rows are there", block.rows),
+                    None => "it has no columns `_topic`, `_partition`, `_offset` to ask by".to_owned(),
+                }
+            ),
+        )),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::metrics::{PipelineState, PipelineStats};
 use crate::runtime::compile;
 use crate::runtime::delivery::Delivery;
+use crate::runtime::desk::Desk;
 use crate::runtime::memory::SharedMemory;
 use crate::runtime::pipeline::{self, Stop};
 use crate::runtime::worker::{self, ToWorker, WorkerHandle};
@@ -43,6 +44,7 @@ pub struct Process {
 /// A pipeline with its thread.
 struct Running {
     stats: Arc<PipelineStats>,
+    desk: Arc<Desk>,
     thread: JoinHandle<Result<(), Error>>,
 }
 
@@ -89,17 +91,24 @@ impl Engine {
         for (place, pipeline) in plan.pipelines.iter().enumerate() {
             let stats = stats_of(pipeline);
             let (process, stop, thread_stats) = (process.clone(), stop.clone(), stats.clone());
+            let desk = Arc::new(Desk::new(pipeline.clone()));
+            let thread_desk = desk.clone();
             let (state, pipeline) = (plan.state.clone(), pipeline.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("weir-{}", pipeline.name))
-                .spawn(move || pipeline::run(place, pipeline, &state, &process, thread_stats, &stop))?;
-            running.push(Running { stats, thread });
+                .spawn(move || pipeline::run(place, pipeline, &state, &process, thread_stats, &thread_desk, &stop))?;
+            running.push(Running { stats, desk, thread });
         }
         Ok(Engine { running, stop, workers, _tokio: tokio })
     }
 
     pub fn stats(&self) -> Vec<Arc<PipelineStats>> {
         self.running.iter().map(|running| running.stats.clone()).collect()
+    }
+
+    /// What others may look at of each pipeline.
+    pub fn desks(&self) -> Vec<Arc<Desk>> {
+        self.running.iter().map(|running| running.desk.clone()).collect()
     }
 
     /// Asks every pipeline to seal, deliver, commit and end.
@@ -120,7 +129,7 @@ impl Engine {
     /// Waits for every pipeline, then ends the workers.
     pub fn join(self) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
-        for Running { stats, thread } in self.running {
+        for Running { stats, thread, .. } in self.running {
             let result = thread.join().unwrap_or_else(|_| Err(Error::stop("panic", "the pipeline's thread panicked")));
             if result.is_err() {
                 stats.set_state(PipelineState::Failed);

@@ -9,7 +9,7 @@ use crate::codec::record::{Record, RecordBatch};
 use crate::codec::rows::{BadRow, Field, Kind, RowMeta, Rows};
 use crate::error::Result;
 use crate::metrics::PipelineStats;
-use crate::source::{FetchLimit, Input};
+use crate::source::{FetchLimit, Fetched, Input};
 use crate::state::ledger::{Cuts, Moment, Progress};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -293,7 +293,7 @@ fn next_of_one(input: &mut TaskInput, times: &mut Times, pass: &mut Pass, limit:
         return Ok(Found::Nothing);
     }
     let fetch = FetchLimit { records: limit.records, bytes: limit.bytes, offset_end };
-    let fetched = input.queue.fill(&mut pass.batch, fetch)?;
+    let fetched = input.fill(&mut pass.batch, fetch)?;
     let moved = fetched.offset_next.min(offset_end) > input.progress.position;
     if !moved {
         return Ok(Found::Nothing);
@@ -328,13 +328,24 @@ impl Times {
 }
 
 impl TaskInput {
+    /// What the client gets over by itself (a broker that is away, a leader that moves) is no more than nothing new.
+    fn fill(&mut self, batch: &mut RecordBatch, limit: FetchLimit) -> Result<Fetched> {
+        match self.queue.fill(batch, limit) {
+            Err(error) if error.kind == crate::error::Kind::Retry => {
+                tracing::debug!(code = error.code, "{error}");
+                Ok(Fetched { records: 0, offset_next: i64::MIN, at_end: false })
+            }
+            filled => filled,
+        }
+    }
+
     /// Fetches and decodes behind what is held.
     fn fetch(&mut self, index: usize, pass: &mut Pass, limit: FetchLimit, note_ms: i64, boot_ms: u64) -> Result<()> {
         if self.held.is_empty() {
             self.held.clear();
         }
         pass.batch.clear();
-        let fetched = self.queue.fill(&mut pass.batch, limit)?;
+        let fetched = self.fill(&mut pass.batch, limit)?;
         self.held.offset_next = self.held.offset_next.max(fetched.offset_next.min(limit.offset_end));
         if fetched.records > 0 {
             pass.count(index, fetched.records);

@@ -18,12 +18,19 @@ pub trait LetterBlocks: Send {
     fn target(&self) -> &str;
 
     fn encode(&mut self, letters: &[Letter]) -> Block;
+
+    /// Whether it can hold this one; what it cannot goes to the local store.
+    fn takes(&self, letter: &Letter) -> bool {
+        let _ = letter;
+        true
+    }
 }
 
 /// Where a pipeline's dead letters go.
 pub enum LetterTarget {
     Local(Arc<Letters>),
-    Blocks(Box<dyn LetterBlocks>),
+    /// A table or a topic, and the store for what is too large for it.
+    Blocks(Box<dyn LetterBlocks>, Arc<Letters>),
 }
 
 pub struct EpochLetters {
@@ -83,9 +90,12 @@ impl EpochLetters {
                 }
                 Ok(None)
             }
-            LetterTarget::Blocks(blocks) => {
-                let block = blocks.encode(&letters);
-                Ok(Some((blocks.target().to_owned(), block)))
+            LetterTarget::Blocks(blocks, store) => {
+                let (taken, too_large): (Vec<_>, Vec<_>) = letters.into_iter().partition(|letter| blocks.takes(letter));
+                for letter in &too_large {
+                    store.put(letter.partition, letter, batch)?;
+                }
+                Ok((!taken.is_empty()).then(|| (blocks.target().to_owned(), blocks.encode(&taken))))
             }
         }
     }

@@ -40,6 +40,9 @@ pub const STOP_WAIT_MS: u64 = 10_000;
 /// A failed delivery that only a person can mend is tried again at this interval.
 pub const STOPPED_RETRY_MS: u64 = 10_000;
 
+/// How often topics are looked at: their ids, their partition counts.
+pub const LOOK_AROUND_MS: u64 = 5_000;
+
 /// Backoff of retryable errors: full jitter between 0 and `BACKOFF_FIRST_MS × 2^n`, at most `BACKOFF_MAX_MS`.
 pub const BACKOFF_FIRST_MS: u64 = 100;
 pub const BACKOFF_MAX_MS: u64 = 30_000;

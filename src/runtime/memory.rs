@@ -44,7 +44,7 @@ impl SharedMemory {
     pub fn of(limit_bytes: u64) -> SharedMemory {
         SharedMemory {
             block_cache_bytes: (limit_bytes / 8).clamp(8 * MIB, 256 * MIB),
-            write_buffer_bytes: (limit_bytes / 8).clamp(8 * MIB, 128 * MIB),
+            write_buffer_bytes: (limit_bytes / 8).clamp(8 * MIB, 256 * MIB),
         }
     }
 

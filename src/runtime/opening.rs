@@ -13,7 +13,7 @@ use crate::runtime::inputs::{TaskInput, TaskInputs};
 use crate::runtime::recovery::{self, Base, Case, Facts, MarkPlan, Policy, Start};
 use crate::runtime::task::{Stage, TaskId, TaskStart};
 use crate::source::{CommittedOffsets, Group, Input, TopicInfo, Wake};
-use crate::state::ledger::{self, Counts, Ledger, Mark, Moment, TaskEntry};
+use crate::state::ledger::{self, Counts, Ledger, Mark, Moment, PartitionsSeen, TaskEntry};
 use crate::state::{StateStore, Table, WriteBatch};
 use crate::types::{Incarnation, TaskNo, TopicId};
 use std::collections::BTreeMap;
@@ -53,7 +53,10 @@ pub struct Opening {
     stats: Arc<PipelineStats>,
     /// Draws incarnations.
     random: Box<dyn FnMut() -> [u8; 16] + Send>,
-    partitions: Option<i32>,
+    partitions: Option<PartitionsSeen>,
+    /// The ids that the running tasks know.
+    topic_ids: Vec<TopicId>,
+    retain_left_ms: i64,
 }
 
 /// A partition whose beginning is decided.
@@ -76,8 +79,9 @@ impl Opening {
         clock: Arc<dyn Clock>,
         stats: Arc<PipelineStats>,
         random: Box<dyn FnMut() -> [u8; 16] + Send>,
+        retain_left_ms: i64,
     ) -> Opening {
-        Opening { settings, store, factory, clock, stats, random, partitions: None }
+        Opening { settings, store, factory, clock, stats, random, partitions: None, topic_ids: vec![], retain_left_ms }
     }
 
     pub fn pipeline(&self) -> usize {
@@ -98,6 +102,7 @@ impl Opening {
             return Ok(vec![]);
         }
         let topics = self.topics_of_equal_counts(group)?;
+        self.topic_ids = topics.iter().map(|topic| topic.id).collect();
         let committed = group.committed(partitions)?;
         let group_has_offsets = committed.iter().any(|c| c.offsets[0].is_some()) || group.has_any_offset()?;
         let mut opened = Vec::new();
@@ -105,6 +110,36 @@ impl Opening {
             opened.push(self.open_one(group, *partition, committed, &topics, group_has_offsets)?);
         }
         Ok(opened)
+    }
+
+    /// Whether a topic has another id than the running tasks know; more partitions are an error of their own.
+    pub fn topics_changed(&mut self, group: &mut dyn Group) -> Result<bool> {
+        let topics = self.topics_of_equal_counts(group)?;
+        Ok(!self.topic_ids.is_empty() && topics.iter().zip(&self.topic_ids).any(|(topic, id)| topic.id != *id))
+    }
+
+    /// Whether what is committed has reached every noted end.
+    pub fn all_at_ends(&self, group: &mut dyn Group) -> Result<bool> {
+        let Some(ends) = &self.settings.ends else { return Ok(false) };
+        let partitions: Vec<i32> = ends.keys().copied().collect();
+        let committed = group.committed(&partitions)?;
+        let reached = |(committed, ends): (&CommittedOffsets, &Vec<i64>)| {
+            committed.offsets.iter().zip(ends).all(|(offset, end)| offset.unwrap_or(0) >= *end)
+        };
+        Ok(committed.iter().zip(ends.values()).all(reached))
+    }
+
+    /// Deletes the state of partitions that left longer ago than `retain_left`.
+    pub fn forget_left(&mut self) {
+        let oldest_ms = self.clock.wall_ms() - self.retain_left_ms;
+        if let Err(error) =
+            ledger::retire_left(&*self.store, oldest_ms).and_then(|()| ledger::clear_retired(&*self.store))
+        {
+            tracing::warn!(pipeline = self.settings.name, "cannot delete the state of partitions that left: {error}");
+        }
+        for table in Table::ALL {
+            self.stats.set_state_bytes(table.name(), self.store.table_bytes(table));
+        }
     }
 
     /// The topics as they are now; equal partition counts, and not more than before.
@@ -129,20 +164,30 @@ impl Opening {
                 ));
             }
         }
-        let grown = self.partitions.is_some_and(|before| first.partitions > before);
-        if grown && self.settings.halt_on_growth && matches!(self.factory.reach_ms(), Some(_)) {
+        let now = PartitionsSeen { topic: first.id, partitions: first.partitions };
+        // Kept with the state: a restart must not make an old growth look like nothing.
+        let before = match self.partitions {
+            None => ledger::partitions_seen(&*self.store)?,
+            known => known,
+        };
+        // A topic that was created anew has no past to grow from.
+        let before = before.filter(|before| before.topic == now.topic);
+        let grown = before.is_some_and(|before| now.partitions > before.partitions);
+        if grown && self.settings.halt_on_growth && self.factory.reach_ms().is_some() {
             return Err(Error::stop(
                 "partition_growth",
                 format!(
                     "topic `{}` grew from {} to {} partitions: keys move to other partitions, so duplicates of old \
                      keys would pass; drain and reset, or allow it with `on_partition_growth: continue`",
                     first.name,
-                    self.partitions.unwrap_or(0),
+                    before.map_or(0, |before| before.partitions),
                     first.partitions
                 ),
             ));
         }
-        self.partitions = Some(first.partitions);
+        if self.partitions.replace(now) != Some(now) {
+            ledger::note_partitions(&*self.store, now)?;
+        }
         Ok(topics)
     }
 
@@ -340,6 +385,8 @@ impl Opening {
             }
             let at = earliest.unwrap_or_else(|| self.clock.wall_ms());
             to.watermark_ms = at;
+            // Nobody noted a clock for what is re-read; without one every record would lie in the future.
+            to.note_ms = self.clock.wall_ms();
             watermark_ms = Some(at);
         }
         let Some(reach_ms) = self.factory.reach_ms() else {

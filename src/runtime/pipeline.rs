@@ -4,18 +4,22 @@
 //! connection shows is told in a sentence before anything is read; a corrupt state directory is set aside, never
 //! repaired; a fatal client error starts the pipeline anew, as after a crash.
 
-use crate::config::plan::{DeadLettersPlan, DeliveryGuarantee, FollowOr, HaltOr, PipelinePlan, SinkPlan, StatePlan};
+use crate::config::plan::{
+    DeadLettersPlan, DeliveryGuarantee, FollowOr, HaltOr, PipelinePlan, SinkPlan, StatePlan, UnclearChoice,
+};
 use crate::error::{Error, Finding, Kind, Result};
 use crate::metrics::{PipelineState, PipelineStats};
 use crate::runtime::chain::{Chain, percent_escaped};
 use crate::runtime::compile::{self, Blueprint, MakeBuilder};
 use crate::runtime::coordinator::{Coordinator, GroupTimes, Progress, Workers};
 use crate::runtime::delivery::{AnySink, PipelineSinks};
+use crate::runtime::desk::Desk;
 use crate::runtime::engine::Process;
 use crate::runtime::inputs::TaskInput;
 use crate::runtime::letters::{EpochLetters, LetterBlocks, LetterTarget};
 use crate::runtime::memory::{self, PipelineMemory};
 use crate::runtime::opening::{Opening, OpeningSettings, TaskFactory};
+use crate::runtime::prepare::Preparing;
 use crate::runtime::recovery::Policy;
 use crate::runtime::task::{FromTask, TaskId, TaskSettings, TaskStart, ToTask};
 use crate::runtime::worker::{PipelineContext, ToWorker, WorkerHandle};
@@ -25,9 +29,9 @@ use crate::sink::clickhouse::insert::ClickHouseSink;
 use crate::sink::clickhouse::mapping;
 use crate::sink::clickhouse::table::{self, Load, TableReport};
 use crate::sink::dead_letter::{self, LetterBuilder};
+use crate::sink::kafka_letters::{self, KafkaLetters};
 use crate::source::kafka::{KafkaGroup, MemberOptions, session_timeout_ms};
 use crate::source::{Group, Input, Wake};
-use crate::state::StateStore;
 use crate::state::ledger::{self, Counts};
 use crate::state::letters::{Letter, Letters};
 use crate::state::rocks::RocksStore;
@@ -46,6 +50,8 @@ pub type Stop = Arc<AtomicBool>;
 const POLL_WAIT: Duration = Duration::from_millis(5);
 /// Messages from tasks to their coordinator: each has few under way.
 const MESSAGES_MAX: usize = 1 << 16;
+/// How long a worker may take to let go of a pipeline: one batch, one store.
+const FORGET_WAIT: Duration = Duration::from_secs(30);
 /// How long to wait before a lost connection at start is tried again.
 const CONNECT_AGAIN: Duration = Duration::from_secs(1);
 
@@ -56,13 +62,23 @@ pub fn run(
     state: &StatePlan,
     process: &Process,
     stats: Arc<PipelineStats>,
+    desk: &Desk,
     stop: &Stop,
 ) -> Result<()> {
+    let mut fenced_at_ms = None;
     loop {
-        let result = run_once(place, &plan, state, process, &stats, stop);
+        let result = run_once(place, &plan, state, process, &stats, desk, stop);
+        forget(place, process);
         match result {
-            Err(error) if error.kind == Kind::Fenced && !stop.load(Relaxed) && fenced_may_retry(&error) => {
-                tracing::warn!(pipeline = plan.name, "{error}; starting anew");
+            Err(error) if error.kind != Kind::Stop && !stop.load(Relaxed) => {
+                let now_ms = process.clock.boot_ms();
+                let fenced = error.kind == Kind::Fenced;
+                if fenced
+                    && fenced_at_ms.replace(now_ms).is_some_and(|at| now_ms - at < session_timeout_ms(&plan.kafka))
+                {
+                    return Err(twin(&plan, &stats, &error));
+                }
+                tracing::warn!(pipeline = plan.name, code = error.code, "{error}; starting anew, as after a crash");
                 stats.set_state(PipelineState::Starting);
                 std::thread::sleep(CONNECT_AGAIN);
             }
@@ -77,9 +93,27 @@ pub fn run(
     }
 }
 
-/// A twin that uses the same identity would fence us again and again.
-fn fenced_may_retry(error: &Error) -> bool {
-    error.code != "fenced_instance"
+/// Fenced again and again: somebody else is us.
+fn twin(plan: &PipelinePlan, stats: &PipelineStats, error: &Error) -> Error {
+    let message = format!(
+        "another process uses this pipeline's identity in group `{}` (a copied state directory?): give it a directory \
+         of its own. {error}",
+        plan.kafka.group
+    );
+    tracing::error!(pipeline = plan.name, code = error.code, "{message}");
+    stats.failed_with(message.clone());
+    stats.set_state(PipelineState::Failed);
+    Error::stop("fenced", message)
+}
+
+/// Waits until no worker holds anything of the pipeline any more: its directory can be opened again.
+fn forget(place: usize, process: &Process) {
+    let (told, done) = bounded(process.workers.len());
+    process.workers.iter().for_each(|worker| worker.send(ToWorker::Forget(place, told.clone())));
+    for _ in &process.workers {
+        // A worker that is gone holds nothing.
+        let _ = done.recv_timeout(FORGET_WAIT);
+    }
 }
 
 fn run_once(
@@ -88,6 +122,7 @@ fn run_once(
     state: &StatePlan,
     process: &Process,
     stats: &Arc<PipelineStats>,
+    desk: &Desk,
     stop: &Stop,
 ) -> Result<()> {
     let store: Arc<RocksStore> = Arc::new(open_store(plan, state, process, stats)?);
@@ -135,6 +170,7 @@ fn run_once(
     tracing::info!(pipeline = plan.name, "memory: {memory}");
     let Some(sink) = until_reached(stop, plan, || connect_sink(plan, process, partitions))? else { return Ok(()) };
     let letters = Arc::new(Letters::open(store.clone(), local_letters_max(plan))?);
+    desk.open(&store, &letters);
     let blueprint =
         Blueprint::new(plan.clone(), identity.seed, memory.task.filter_bytes as usize, sink.make_builder.clone());
     blueprint.parts(0, TaskNo(0)).map_err(|findings| expression_error(&findings))?;
@@ -158,7 +194,7 @@ fn run_once(
     };
     let (to_coordinator, messages) = bounded(MESSAGES_MAX);
     let context = PipelineContext {
-        settings: Arc::new(task_settings(plan, &memory, process.options.until_end)),
+        settings: Arc::new(task_settings(plan, &memory, process.options.until_end, sink.window_ms)),
         stats: stats.clone(),
         store: store.clone(),
         sinks: sink.sinks,
@@ -175,6 +211,7 @@ fn run_once(
         process.clock.clone(),
         stats.clone(),
         Box::new(random_bytes::<16>),
+        state.retain_left_ms,
     );
     let mut coordinator = Coordinator::new(Box::new(group), opening, stats.clone(), GroupTimes { session_timeout_ms });
     coordinator.join()?;
@@ -261,7 +298,7 @@ impl TaskFactory for Factory {
         let parts = self.blueprint.parts(partition, task).map_err(|findings| expression_error(&findings))?;
         let target = match &self.letter_sink {
             None => LetterTarget::Local(self.letters.clone()),
-            Some(sink) => LetterTarget::Blocks(Box::new(sink.clone())),
+            Some(sink) => LetterTarget::Blocks(Box::new(sink.clone()), self.letters.clone()),
         };
         let topics = plan.topics.iter().map(|topic| topic.name.clone()).collect();
         let letters = EpochLetters::new(plan.name.clone(), topics, partition, target);
@@ -326,6 +363,8 @@ struct ConnectedSink {
     sinks: PipelineSinks,
     make_builder: MakeBuilder,
     letters: Option<LetterSink>,
+    /// For how long the table remembers a token at least.
+    window_ms: i64,
 }
 
 fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i32) -> Result<ConnectedSink> {
@@ -338,14 +377,15 @@ fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i32) -> Resu
         batch_interval_ms: sink.batch.interval_ms,
     };
     let database = &sink.connection.database;
-    let report = process.tokio.block_on(table::inspect(&client, database, &sink.table, load));
-    let report = report.map_err(|failure| failure.into_error("looking at the table"))?;
-    let (server, schema) = usable(report)?;
+    let describe_by_broker = process.options.describe_by_broker;
+    let preparing = Preparing { plan, client: &client, tokio: &process.tokio, load, describe_by_broker };
+    let (server, schema) = usable(preparing.table()?)?;
     let (mapping, problems) = mapping::map(sink, &schema, &server, &mut |_| crate::codec::rows::Slot(0));
     refuse(&problems)?;
     drop(mapping);
     let rows = ClickHouseSink::new(client.clone(), &server, database, &sink.table, &sink.settings);
     let (letters, letter_sink) = connect_letters(plan, process, load)?;
+    let window_ms = table::window_seconds(&server, &schema, load).saturating_mul(1000).min(i64::MAX as u64) as i64;
     let (sink_plan, server_info) = (sink.clone(), server);
     let make_builder: MakeBuilder =
         Arc::new(move |resolve| Box::new(mapping::map(&sink_plan, &schema, &server_info, resolve).0.builder()));
@@ -357,21 +397,22 @@ fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i32) -> Resu
         },
         make_builder,
         letters,
+        window_ms,
     })
 }
 
-/// The table for dead letters, with the same checks as the sink's.
-fn connect_letters(
-    plan: &PipelinePlan,
-    process: &Process,
-    load: Load,
-) -> Result<(Option<LetterSink>, Option<Arc<dyn AnySink>>)> {
+/// How dead letters are encoded and who takes them; neither for the local store.
+type LettersOut = (Option<LetterSink>, Option<Arc<dyn AnySink>>);
+
+/// The table or topic for dead letters, with the same checks as the sink's.
+fn connect_letters(plan: &PipelinePlan, process: &Process, load: Load) -> Result<LettersOut> {
     match &plan.dead_letters {
         DeadLettersPlan::Local { .. } => Ok((None, None)),
-        DeadLettersPlan::Kafka { .. } => Err(Error::stop(
-            "dead_letters",
-            "dead letters in a Kafka topic are not there yet: use the local store or a ClickHouse table",
-        )),
+        DeadLettersPlan::Kafka { topic, .. } => {
+            let taker = KafkaLetters::connect(&plan.kafka, topic, &process.tokio)?;
+            let sink = LetterSink::Topic { bytes_max: taker.letter_bytes_max(), target: target("kafka", topic) };
+            Ok((Some(sink), Some(Arc::new(taker))))
+        }
         DeadLettersPlan::ClickHouse { connection, table, .. } => {
             let client = Arc::new(Client::new(connection)?);
             let report = process.tokio.block_on(table::inspect(&client, &connection.database, table, load));
@@ -381,7 +422,7 @@ fn connect_letters(
             LetterBuilder::new(&schema, sink.compression)
                 .map_err(|problems| Error::stop("dead_letters", sentences(&problems)))?;
             let taker = ClickHouseSink::new(client, &server, &connection.database, table, &BTreeMap::new());
-            let letters = LetterSink {
+            let letters = LetterSink::Table {
                 schema: Arc::new(schema),
                 compression: sink.compression,
                 target: target(&connection.database, table),
@@ -420,41 +461,67 @@ fn sentences(problems: &[table::Problem]) -> String {
     problems.iter().map(sentence).collect::<Vec<_>>().join("\n")
 }
 
-/// Encodes dead letters for their table.
+/// Encodes dead letters for where they go.
 #[derive(Clone)]
-struct LetterSink {
-    schema: Arc<crate::sink::clickhouse::schema::TableSchema>,
-    compression: crate::config::plan::BlockCompression,
-    target: String,
+enum LetterSink {
+    Table {
+        schema: Arc<crate::sink::clickhouse::schema::TableSchema>,
+        compression: crate::config::plan::BlockCompression,
+        target: String,
+    },
+    Topic {
+        bytes_max: usize,
+        target: String,
+    },
 }
 
 impl LetterBlocks for LetterSink {
     fn target(&self) -> &str {
-        &self.target
+        match self {
+            LetterSink::Table { target, .. } | LetterSink::Topic { target, .. } => target,
+        }
+    }
+
+    fn takes(&self, letter: &Letter) -> bool {
+        match self {
+            LetterSink::Table { .. } => true,
+            LetterSink::Topic { bytes_max, .. } => kafka_letters::message_bytes(letter) <= *bytes_max,
+        }
     }
 
     fn encode(&mut self, letters: &[Letter]) -> Block {
-        let builder = LetterBuilder::new(&self.schema, self.compression);
-        let mut builder = builder.unwrap_or_else(|_| unreachable!("the table was tried at start"));
-        for letter in letters {
-            let headers = crate::codec::record::encode_headers(&letter.headers);
-            builder.push(&dead_letter::Letter {
-                time_ms: letter.noted_ms,
-                pipeline: &letter.pipeline,
-                step: &letter.step,
-                reason: &letter.reason,
-                message: &letter.message,
-                topic: &letter.topic,
-                partition: letter.partition as i32,
-                offset: letter.offset,
-                timestamp_ms: letter.timestamp_ms,
-                key: letter.key.as_deref(),
-                value: letter.value.as_deref(),
-                headers: &headers,
-            });
+        match self {
+            LetterSink::Table { schema, compression, .. } => table_block(schema, *compression, letters),
+            LetterSink::Topic { .. } => kafka_letters::block_of(letters),
         }
-        builder.seal().expect("there is at least one letter")
     }
+}
+
+fn table_block(
+    schema: &crate::sink::clickhouse::schema::TableSchema,
+    compression: crate::config::plan::BlockCompression,
+    letters: &[Letter],
+) -> Block {
+    let builder = LetterBuilder::new(schema, compression);
+    let mut builder = builder.unwrap_or_else(|_| unreachable!("the table was tried at start"));
+    for letter in letters {
+        let headers = crate::codec::record::encode_headers(&letter.headers);
+        builder.push(&dead_letter::Letter {
+            time_ms: letter.noted_ms,
+            pipeline: &letter.pipeline,
+            step: &letter.step,
+            reason: &letter.reason,
+            message: &letter.message,
+            topic: &letter.topic,
+            partition: letter.partition as i32,
+            offset: letter.offset,
+            timestamp_ms: letter.timestamp_ms,
+            key: letter.key.as_deref(),
+            value: letter.value.as_deref(),
+            headers: &headers,
+        });
+    }
+    builder.seal().expect("there is at least one letter")
 }
 
 /// `<database>/<table>` as a token ends.
@@ -502,7 +569,7 @@ fn note_ends(group: &mut dyn Group, topics: usize, partitions: i32) -> Result<BT
     Ok(ends)
 }
 
-fn task_settings(plan: &PipelinePlan, memory: &PipelineMemory, until_end: bool) -> TaskSettings {
+fn task_settings(plan: &PipelinePlan, memory: &PipelineMemory, until_end: bool, window_ms: i64) -> TaskSettings {
     let SinkPlan::ClickHouse(sink) = &plan.sink;
     let mut batch = sink.batch;
     batch.bytes = batch.bytes.min(memory.task.block_bytes);
@@ -513,6 +580,9 @@ fn task_settings(plan: &PipelinePlan, memory: &PipelineMemory, until_end: bool) 
         outbox_bytes_max: memory.task.outbox_bytes,
         state_bytes_max: memory.task.state_bytes as usize,
         stops_on_failure: until_end,
+        gate: Arc::default(),
+        window_ms,
+        resend_unclear: plan.on_unclear == UnclearChoice::Resend,
         strict: plan.strict,
     }
 }

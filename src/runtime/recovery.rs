@@ -399,3 +399,6 @@ pub fn reread_since_ms(watermark_ms: Option<i64>, reach_ms: Option<i64>, max_fut
     let (watermark_ms, reach_ms) = (watermark_ms?, reach_ms?);
     Some(watermark_ms.saturating_sub(reach_ms.saturating_mul(2)).saturating_sub(max_future_ms).max(0))
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use crate::config::plan::BatchPlan;
 use crate::error::{Error, Kind, Result};
 use crate::metrics::{PipelineStats, SealedWhy};
 use crate::runtime::chain::{Chain, Mode, SealAt};
-use crate::runtime::commit::{CommitLog, ToSend};
+use crate::runtime::commit::{Attempted, CommitLog, ToSend};
 use crate::runtime::inputs::{Found, Pass, PassLimit, TaskInputs};
 use crate::runtime::limits;
 use crate::sink::{Block, ColumnHeader};
@@ -16,7 +16,9 @@ use crate::source::OffsetsToCommit;
 use crate::state::ledger::{Checkpoint, Cuts, EpochRecord, Mark, Moment, Pending, TaskEntry, encode, key};
 use crate::state::{StateStore, Table, WriteBatch};
 use crate::types::{Epoch, Link, TaskNo};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Which task: the pipeline by its place, the partition, and the assignment under which it runs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -83,6 +85,24 @@ pub struct Attempt {
     pub task: TaskId,
     pub send: ToSend,
     pub block: Block,
+    /// Set when the table may have forgotten the token.
+    pub stale: Option<Stale>,
+}
+
+/// A block to be looked for before it is sent again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stale {
+    /// Topic and half-open offsets of its epoch.
+    pub ranges: Vec<(String, i64, i64)>,
+    /// Send it when the table cannot be asked (`on_unclear: resend`).
+    pub resend: bool,
+}
+
+/// Which tasks of a table have blocks that may already be in it: those go before any new one, so that new tokens
+/// do not push theirs out of the table's window.
+#[derive(Debug, Default)]
+pub struct Gate {
+    unclear: AtomicUsize,
 }
 
 /// How a task begins, with all its parts.
@@ -138,6 +158,11 @@ pub struct TaskSettings {
     pub state_bytes_max: usize,
     /// What could not be delivered for a reason only a person can mend ends the task instead of being retried.
     pub stops_on_failure: bool,
+    pub gate: Arc<Gate>,
+    /// For how long the table remembers a token at least.
+    pub window_ms: i64,
+    /// `on_unclear: resend`.
+    pub resend_unclear: bool,
     pub strict: bool,
 }
 
@@ -148,8 +173,8 @@ pub struct Io<'a> {
     pub pass: &'a mut Pass,
     pub store: &'a dyn StateStore,
     pub say: &'a mut dyn FnMut(TaskId, FromTask),
-    /// Hands an attempt to delivery; gives it back when there is no room.
-    pub submit: &'a mut dyn FnMut(Attempt) -> Result<(), Attempt>,
+    /// Hands an attempt to delivery; false when there is no room.
+    pub submit: &'a mut dyn FnMut(Attempt) -> bool,
 }
 
 /// An epoch that is being filled.
@@ -159,6 +184,8 @@ struct OpenEpoch {
     idle_before: u64,
     cuts: Cuts,
     records: u64,
+    /// Kafka timestamps of its first and its last row.
+    timestamps_ms: Option<(i64, i64)>,
 }
 
 /// What a handed-out write was for.
@@ -183,10 +210,14 @@ pub struct Task {
     stage: Stage,
     ends: Option<Vec<i64>>,
     open: Option<OpenEpoch>,
+    /// Kafka timestamps of the first and last row of sealed epochs, for the latency.
+    timestamps_ms: BTreeMap<Epoch, (i64, i64)>,
     reread_records: u64,
     begun: bool,
     /// Not delivered for a reason only a person can mend: nothing is processed until a later attempt succeeds.
     stuck: Option<Error>,
+    /// Counted in the gate.
+    holds_gate: bool,
     write: Option<(WriteBatch, Writing)>,
     writing: Option<Writing>,
 }
@@ -206,9 +237,11 @@ impl Task {
             stage: start.stage,
             ends: start.ends,
             open: None,
+            timestamps_ms: BTreeMap::new(),
             reread_records: 0,
             begun: false,
             stuck: None,
+            holds_gate: false,
             write: None,
             writing: None,
         }
@@ -545,13 +578,23 @@ impl Task {
         let open = self.open.as_mut().expect("it was just opened");
         open.cuts.0.append(&mut cuts.0);
         open.records += io.pass.records;
+        if let (Some(first), Some(last)) = (io.pass.rows.meta.first(), io.pass.rows.meta.last()) {
+            let oldest_ms = open.timestamps_ms.map_or(first.timestamp_ms, |(oldest_ms, _)| oldest_ms);
+            open.timestamps_ms = Some((oldest_ms, last.timestamp_ms));
+        }
         self.chain.process(io.pass, &self.inputs, io.store, Mode::Deliver)?;
         self.stats.processed(began.elapsed());
         Ok(true)
     }
 
     fn opened(&self, io: &Io) -> OpenEpoch {
-        OpenEpoch { opened_ms: io.boot_ms, idle_before: self.inputs.times.idle, cuts: Cuts::default(), records: 0 }
+        OpenEpoch {
+            opened_ms: io.boot_ms,
+            idle_before: self.inputs.times.idle,
+            cuts: Cuts::default(),
+            records: 0,
+            timestamps_ms: None,
+        }
     }
 
     /// Under --until-end nobody is set aside, and one input's idleness changes nothing.
@@ -625,10 +668,11 @@ impl Task {
         batch.put(Table::Ledger, key::checkpoint(self.state), encode(&checkpoint));
         batch.put(Table::Ledger, key::epoch(self.state, epoch), encode(&record));
         for (number, block) in blocks.iter().enumerate() {
-            batch.put(Table::Outbox, key::outbox(self.state, epoch, number as u16), block.body.to_vec());
+            batch.put_shared(Table::Outbox, key::outbox(self.state, epoch, number as u16), block.body.clone());
         }
         self.log.add_release(&mut batch);
         self.stats.sealed(why, record.outputs.iter().map(|output| output.rows), began.elapsed());
+        self.timestamps_ms.extend(open.timestamps_ms.map(|times| (epoch, times)));
         self.log.push(record, blocks);
         self.write = Some((batch, Writing::Epoch));
         tracing::debug!(pipeline = self.settings.pipeline, partition = self.id.partition, %epoch, ?why, boot = io.boot_ms, "sealed");
@@ -672,19 +716,50 @@ impl Task {
             self.say_offer(io, offer, &mark);
             worked = true;
         }
+        if !self.passes_gate() {
+            return Ok(worked);
+        }
         while let Some(mut send) = self.log.next_to_send(io.boot_ms) {
             let block = match send.block.take() {
                 Some(block) => block,
                 None => self.load_block(io.store, &send)?,
             };
             let (epoch, output) = (send.epoch, send.output);
-            if (io.submit)(Attempt { task: self.id, send, block }).is_err() {
-                self.log.undelivered(epoch, output, false, |_| 0);
+            let stale = self.stale(&send, io.wall_ms);
+            if !(io.submit)(Attempt { task: self.id, send, block, stale }) {
+                self.log.undelivered(epoch, output, Attempted::NotBegun, |_| 0);
                 break;
             }
             worked = true;
         }
         Ok(worked)
+    }
+
+    /// What may already be in the table goes first.
+    fn passes_gate(&mut self) -> bool {
+        let unclear = self.log.has_unclear();
+        if unclear != self.holds_gate {
+            self.holds_gate = unclear;
+            let gate = &self.settings.gate.unclear;
+            if unclear {
+                gate.fetch_add(1, Relaxed)
+            } else {
+                gate.fetch_sub(1, Relaxed)
+            };
+        }
+        unclear || self.settings.gate.unclear.load(Relaxed) == 0
+    }
+
+    /// Whether the table may have forgotten the token of a block that may be in it.
+    fn stale(&self, send: &ToSend, wall_ms: i64) -> Option<Stale> {
+        let moment = self.log.next_moment()?;
+        if !send.unclear || wall_ms - moment.note_ms < self.settings.window_ms {
+            return None;
+        }
+        let topics = self.log.history().topics.iter();
+        let from = self.log.acknowledged().positions();
+        let ranges = topics.zip(from).zip(moment.positions()).map(|(((name, _), from), to)| (name.clone(), from, to));
+        Some(Stale { ranges: ranges.collect(), resend: self.settings.resend_unclear })
     }
 
     /// A block of a former life, from the outbox.
@@ -717,10 +792,11 @@ impl Task {
         let seed = self.id.partition as u64 ^ epoch.0 << 20;
         match outcome {
             AttemptOutcome::NotBegun => {
-                self.log.undelivered(epoch, output, false, |_| 0);
+                self.log.undelivered(epoch, output, Attempted::NotBegun, |_| 0);
             }
             AttemptOutcome::Acknowledged { seconds } => {
                 self.stuck = None;
+                self.count_written(epoch, output, io.wall_ms);
                 self.log.delivered(epoch, output, io.boot_ms);
                 self.stats.acknowledged(seconds);
             }
@@ -731,7 +807,8 @@ impl Task {
                     true => io.boot_ms + limits::STOPPED_RETRY_MS,
                     false => io.boot_ms + limits::backoff_ms(attempt, seed),
                 };
-                let attempts = self.log.undelivered(epoch, output, true, delay);
+                let how = if stop { Attempted::Refused } else { Attempted::Unclear };
+                let attempts = self.log.undelivered(epoch, output, how, delay);
                 if stop && self.settings.stops_on_failure {
                     (io.say)(self.id, FromTask::Failed(error));
                 } else if stop && self.stuck.is_none() {
@@ -748,6 +825,16 @@ impl Task {
                 }
             }
         }
+    }
+
+    fn count_written(&mut self, epoch: Epoch, output: u16, wall_ms: i64) {
+        let Some(record) = self.log.output(epoch, output).filter(|record| self.chain.is_of_rows(record)) else {
+            return;
+        };
+        self.timestamps_ms.retain(|sealed, _| *sealed >= epoch);
+        let age = |timestamp_ms: i64| (wall_ms - timestamp_ms).max(0) as f64 / 1000.0;
+        let ages = self.timestamps_ms.get(&epoch).map(|(oldest_ms, newest_ms)| (age(*oldest_ms), age(*newest_ms)));
+        self.stats.written(record.rows, ages);
     }
 
     // --- the end -------------------------------------------------------------------------------------------
@@ -786,6 +873,14 @@ impl Task {
         self.log.add_release(&mut batch);
         self.write = Some((batch, Writing::Release));
         true
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        if self.holds_gate {
+            self.settings.gate.unclear.fetch_sub(1, Relaxed);
+        }
     }
 }
 

@@ -36,6 +36,8 @@ pub enum ToWorker {
     Start(Box<TaskStart>),
     Tell(TaskId, ToTask),
     Drop(TaskId),
+    /// Let go of all of a pipeline, and say so.
+    Forget(usize, Sender<()>),
     /// Records or messages may be there.
     Wake,
     Stop,
@@ -120,7 +122,7 @@ impl Worker {
                 worked |= self.tick(place);
             }
             worked |= self.store();
-            self.tasks.retain(|task| *task.stage() != Stage::Gone);
+            self.let_go();
             let now_ms = self.clock.boot_ms();
             if now_ms >= next_snapshot_ms {
                 next_snapshot_ms = now_ms + 250;
@@ -140,6 +142,14 @@ impl Worker {
         }
     }
 
+    /// Tasks that have ended go; where they ended stays visible.
+    fn let_go(&mut self) {
+        for task in self.tasks.iter().filter(|task| *task.stage() == Stage::Gone) {
+            self.pipelines[&task.id.pipeline].stats.set_task(task.id.partition, task.snapshot());
+        }
+        self.tasks.retain(|task| *task.stage() != Stage::Gone);
+    }
+
     /// False when the worker is to end.
     fn receive(&mut self, message: ToWorker) -> bool {
         match message {
@@ -147,8 +157,9 @@ impl Worker {
                 self.pipelines.insert(place, *context);
             }
             ToWorker::Start(start) => {
-                let context = &self.pipelines[&start.id.pipeline];
-                self.tasks.push(Task::new(*start, context.settings.clone(), context.stats.clone()));
+                if let Some(context) = self.pipelines.get(&start.id.pipeline) {
+                    self.tasks.push(Task::new(*start, context.settings.clone(), context.stats.clone()));
+                }
             }
             ToWorker::Tell(id, message) => {
                 if let Some(place) = self.tasks.iter().position(|task| task.id == id) {
@@ -160,6 +171,11 @@ impl Worker {
                     self.tasks.remove(place);
                 }
                 self.say(id, FromTask::Gone { finished: false });
+            }
+            ToWorker::Forget(place, told) => {
+                self.tasks.retain(|task| task.id.pipeline != place);
+                self.pipelines.remove(&place);
+                let _ = told.send(());
             }
             ToWorker::Wake => {}
             ToWorker::Stop => return false,

@@ -58,12 +58,13 @@ enum Takes {
     Headers,
 }
 
-/// The statement that creates the table of dead letters, fit for exactly once on one server.
-pub fn create_statement(database: &str, table: &str) -> String {
+/// The statement that creates the table of dead letters, fit for exactly once on one server; `window` is how many
+/// parts it remembers.
+pub fn create_statement(database: &str, table: &str, window: u64) -> String {
     let columns: Vec<String> = COLUMNS.iter().map(|(name, of, _)| format!("    `{name}` {of}")).collect();
     format!(
         "CREATE TABLE IF NOT EXISTS {}\n(\n{}\n)\nENGINE = MergeTree\nORDER BY (pipeline, time)\n\
-         SETTINGS non_replicated_deduplication_window = 10000",
+         SETTINGS non_replicated_deduplication_window = {window}",
         full_name(database, table),
         columns.join(",\n")
     )
@@ -301,7 +302,7 @@ mod tests {
 
     #[test]
     fn the_created_table_has_a_window_and_every_column() {
-        let statement = create_statement("d", "letters");
+        let statement = create_statement("d", "letters", 10_000);
         assert!(statement.contains("non_replicated_deduplication_window"));
         assert!(COLUMNS.iter().all(|(name, ..)| statement.contains(&format!("`{name}`"))));
     }

@@ -5,6 +5,7 @@
 
 pub mod clickhouse;
 pub mod dead_letter;
+pub mod kafka_letters;
 pub mod memory;
 
 use crate::codec::rows::{BadRow, Rows};
@@ -66,4 +67,11 @@ pub trait Sink: Send + Sync {
     /// One attempt to insert the block under its token. `Ok` only when the table has acknowledged it. An error of
     /// kind `Retry` may or may not have been applied: the same bytes go out again under the same token.
     fn insert(&self, token: &Token, block: &Block) -> impl Future<Output = Result<()>> + Send;
+
+    /// How many rows of these ranges (topic, from, to; half-open offsets) of a partition are there already; `None`
+    /// where that cannot be known.
+    fn holds(&self, partition: i32, ranges: &[(String, i64, i64)]) -> impl Future<Output = Result<Option<u64>>> + Send {
+        let _ = (partition, ranges);
+        async { Ok(None) }
+    }
 }

@@ -6,6 +6,7 @@
 //! ```text
 //! ledger │ 'i'                         │ → Identity
 //! ledger │ 'n'                         │ → u32 BE, the next task number
+//! ledger │ 'g'                         │ → PartitionsSeen (how many the first topic had)
 //! ledger │ 'p' │ partition u32         │ → TaskEntry (which number the partition's state has)
 //! ledger │ 'r' │ task u32              │ → () a task number set aside, its keys wait to be deleted
 //! ledger │ 't' │ task u32 │ 'c'        │ → Checkpoint
@@ -279,6 +280,7 @@ pub mod key {
 
     pub const IDENTITY: &[u8] = b"i";
     pub const NEXT_TASK: &[u8] = b"n";
+    pub const PARTITIONS_SEEN: &[u8] = b"g";
 
     pub fn partition(partition: i32) -> Vec<u8> {
         [b"p".as_slice(), &(partition as u32).to_be_bytes()].concat()
@@ -334,6 +336,36 @@ pub fn identity(store: &dyn StateStore, pipeline: &str, random: impl FnOnce() ->
     Ok(identity)
 }
 
+/// How many partitions the first topic had when this directory last began.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct PartitionsSeen {
+    pub topic: TopicId,
+    pub partitions: i32,
+}
+
+/// What was noted; `None` in a new directory.
+pub fn partitions_seen(store: &dyn StateStore) -> Result<Option<PartitionsSeen>> {
+    store.get(Table::Ledger, key::PARTITIONS_SEEN)?.map(|bytes| decode(&bytes)).transpose()
+}
+
+pub fn note_partitions(store: &dyn StateStore, seen: PartitionsSeen) -> Result<()> {
+    let mut batch = WriteBatch::default();
+    batch.put(Table::Ledger, key::PARTITIONS_SEEN, encode(&seen));
+    store.write(&batch)
+}
+
+/// The partitions of which there is a ledger, ascending.
+pub fn partitions(store: &dyn StateStore) -> Result<Vec<i32>> {
+    let mut partitions = Vec::new();
+    store.scan(Table::Ledger, b"p", b"q", &mut |key, _| {
+        if let Ok(number) = key[1..].try_into() {
+            partitions.push(u32::from_be_bytes(number) as i32);
+        }
+        true
+    })?;
+    Ok(partitions)
+}
+
 /// Reads a partition's ledger; `None` when there is none.
 pub fn load(store: &dyn StateStore, partition: i32) -> Result<Option<Ledger>> {
     let Some(entry) = store.get(Table::Ledger, &key::partition(partition))? else {
@@ -382,6 +414,22 @@ pub fn draw_task(store: &dyn StateStore, batch: &mut WriteBatch) -> Result<TaskN
 /// Adds to `batch` that a task's state is set aside: its number is retired, `clear_retired` deletes its keys later.
 pub fn retire(task: TaskNo, batch: &mut WriteBatch) {
     batch.put(Table::Ledger, key::retired(task), []);
+}
+
+/// Retires the tasks of partitions that left this process before `oldest_ms`.
+pub fn retire_left(store: &dyn StateStore, oldest_ms: i64) -> Result<()> {
+    let mut batch = WriteBatch::default();
+    store.scan(Table::Ledger, b"p", b"q", &mut |key, value| {
+        if let Ok(entry) = decode::<TaskEntry>(value)
+            && entry.left_ms > 0
+            && entry.left_ms < oldest_ms
+        {
+            batch.delete(Table::Ledger, key);
+            retire(entry.task, &mut batch);
+        }
+        true
+    })?;
+    if batch.is_empty() { Ok(()) } else { store.write(&batch) }
 }
 
 /// The task numbers that were set aside and whose keys may still be there.

@@ -64,7 +64,7 @@ impl Snapshot {
     fn apply(&mut self, change: &Change) {
         match change {
             Change::Put { table, key, value } => {
-                self.0[*table as usize].insert(key.clone(), value.clone());
+                self.0[*table as usize].insert(key.clone(), value.to_vec());
             }
             Change::Delete { table, key } => {
                 self.0[*table as usize].remove(key);

@@ -11,6 +11,7 @@ pub mod rocks;
 pub mod seen;
 
 use crate::error::Result;
+use bytes::Bytes;
 
 /// The tables; each is a RocksDB column family.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -46,7 +47,8 @@ pub enum Change {
     Put {
         table: Table,
         key: Vec<u8>,
-        value: Vec<u8>,
+        /// Shared with whoever sends it: a block is megabytes.
+        value: Bytes,
     },
     Delete {
         table: Table,
@@ -115,7 +117,12 @@ impl Entries {
 
 impl WriteBatch {
     pub fn put(&mut self, table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
-        self.changes.push(Change::Put { table, key: key.into(), value: value.into() });
+        self.put_shared(table, key, Bytes::from(value.into()));
+    }
+
+    /// Puts a large value without a copy.
+    pub fn put_shared(&mut self, table: Table, key: impl Into<Vec<u8>>, value: Bytes) {
+        self.changes.push(Change::Put { table, key: key.into(), value });
     }
 
     pub fn delete(&mut self, table: Table, key: impl Into<Vec<u8>>) {
@@ -128,6 +135,21 @@ impl WriteBatch {
 
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.seen.is_empty()
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.changes.len() + self.seen.len()
+    }
+
+    /// All keys and values.
+    pub fn bytes(&self) -> usize {
+        let bytes_of = |change: &Change| match change {
+            Change::Put { key, value, .. } => key.len() + value.len(),
+            Change::Delete { key, .. } => key.len(),
+            Change::DeleteRange { from, to, .. } => from.len() + to.len(),
+        };
+        self.changes.iter().map(bytes_of).sum::<usize>() + self.seen.bytes.len()
     }
 
     /// Adds all of `other`, so that tasks that seal at one moment share one fsync.

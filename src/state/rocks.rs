@@ -19,6 +19,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
+/// What an entry of a native batch takes beside key and value: its kind, the table, two lengths.
+const NATIVE_ENTRY_BYTES: usize = 12;
+
 /// A [`StateStore`] in a directory.
 pub struct RocksStore {
     path: PathBuf,
@@ -151,7 +154,8 @@ impl RocksStore {
     }
 
     fn native(&self, db: &DB, batch: &WriteBatch) -> rocksdb::WriteBatch {
-        let mut native = rocksdb::WriteBatch::default();
+        // Blocks are megabytes: growing by doubling would copy them twice.
+        let mut native = rocksdb::WriteBatch::with_capacity_bytes(batch.bytes() + NATIVE_ENTRY_BYTES * batch.len());
         for change in &batch.changes {
             match change {
                 Change::Put { table, key, value } => native.put_cf(self.family(db, *table), key, value),

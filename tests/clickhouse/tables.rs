@@ -60,7 +60,7 @@ async fn a_table_is_created_from_a_sample_and_grows() {
         br#"{"id":2,"price":1.5,"user":null}"#,
     ];
     let plan = CreateTablePlan { order_by: vec!["id".to_owned()], at: Place::default() };
-    let statement = create::create_statement(&plan, &database.name, "t", &sample, true).unwrap();
+    let statement = create::create_statement(&plan, &database.name, "t", &sample, true, 10_000).unwrap();
     database.client.execute(&statement).await.unwrap();
     let table = database.open("t").await;
     let records: Vec<_> = sample.iter().map(|record| std::str::from_utf8(record).unwrap()).collect();
@@ -77,7 +77,7 @@ async fn a_table_is_created_from_a_sample_and_grows() {
 #[tokio::test]
 async fn dead_letters_arrive_byte_for_byte_and_once() {
     let database = Database::new("test_letters");
-    database.client.execute(&dead_letter::create_statement(&database.name, "letters")).await.unwrap();
+    database.client.execute(&dead_letter::create_statement(&database.name, "letters", 10_000)).await.unwrap();
     let table = database.open("letters").await;
     let mut builder = LetterBuilder::new(&table.schema, BlockCompression::Lz4).unwrap();
     let mut headers = weir::codec::record::RecordBatch::default();

@@ -144,20 +144,11 @@ fn named_tuple() -> BoxedStrategy<Pair> {
     (any::<u8>(), any::<i64>()).prop_map(json).boxed()
 }
 
+/// A text in SQL, whatever is in it.
 fn literal(text: &Option<String>) -> String {
     match text {
         None => "NULL".to_owned(),
-        Some(text) => {
-            let mut out = String::from("'");
-            for c in text.chars() {
-                match c {
-                    '\'' | '\\' => out.extend(['\\', c]),
-                    '\0' => out.push_str("\\0"),
-                    c => out.push(c),
-                }
-            }
-            out + "'"
-        }
+        Some(text) => format!("unhex('{}')", text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>()),
     }
 }
 
@@ -188,7 +179,9 @@ async fn what_is_encoded_is_what_the_engine_reads() {
             "Float32" => "reinterpretAsFloat32(toUInt32(v))".to_owned(),
             "Float64" => "reinterpretAsFloat64(toUInt64(v))".to_owned(),
             "SimpleAggregateFunction(sum, UInt64)" => "toUInt64(v)".to_owned(),
-            of => format!("CAST(v, {})", literal(&Some(of.to_owned()))),
+            // Their text is compared as it stands: not every version casts it.
+            of if of.starts_with("Map") || of.starts_with("Tuple") => "v".to_owned(),
+            of => format!("CAST(v, '{}')", of.replace('\\', "\\\\").replace('\'', "\\'")),
         };
         let cast = format!("arrayMap(v -> ifNull(toString({read}), '-'), [{}])", literals.join(","));
         let stored =

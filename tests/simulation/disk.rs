@@ -42,7 +42,7 @@ fn forget_restoring(change: &mut Change) {
     let Change::Put { table: Table::Ledger, key, value } = change else { return };
     if key.first() == Some(&b't') && key.get(5) == Some(&b'c') {
         let checkpoint: Checkpoint = decode(value).unwrap();
-        *value = encode(&Checkpoint { restoring: false, ..checkpoint });
+        *value = encode(&Checkpoint { restoring: false, ..checkpoint }).into();
     }
 }
 

@@ -53,7 +53,9 @@ fn an_insert_that_goes_wrong_changes_nothing_in_the_table() {
     for script in Script::ALL {
         for how in [BadInsert::RequestLost, BadInsert::AnswerLost, BadInsert::Hangs(50), BadInsert::Hangs(5000)] {
             let mut number = 1;
-            while bad_insert(script, number, how).unwrap_or_else(|wrong| panic!("{script:?} {number} {how:?} {wrong:?}")) {
+            while bad_insert(script, number, how)
+                .unwrap_or_else(|wrong| panic!("{script:?} {number} {how:?} {wrong:?}"))
+            {
                 number += 1;
             }
             assert!(number > 3, "{script:?} has inserts");

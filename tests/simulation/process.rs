@@ -21,9 +21,13 @@ use weir::runtime::coordinator::{Coordinator, Progress, Workers};
 use weir::runtime::inputs::{Pass, TaskInput};
 use weir::runtime::letters::{EpochLetters, LetterTarget};
 use weir::runtime::opening::TaskFactory;
-use weir::runtime::task::{Attempt, AttemptOutcome, FromTask, Io, Stage, Task, TaskId, TaskSettings, TaskStart, ToTask};
+use weir::runtime::task::{
+    Attempt, AttemptOutcome, FromTask, Io, Stage, Task, TaskId, TaskSettings, TaskStart, ToTask,
+};
 use weir::source::{Input, Wake};
 use weir::state::ledger::Counts;
+use weir::state::letters::Letters;
+use weir::state::memory::MemoryStore;
 use weir::state::{StateStore, WriteBatch};
 use weir::types::TaskNo;
 
@@ -51,7 +55,9 @@ impl TaskFactory for Factory {
         let plan = self.blueprint.plan();
         let parts = self.blueprint.parts(partition, task).unwrap_or_else(|_| unreachable!());
         let topics = plan.topics.iter().map(|topic| topic.name.clone()).collect();
-        let target = LetterTarget::Blocks(Box::new(LetterTable));
+        // Every letter fits the table, so nothing goes to the local store.
+        let unused = Arc::new(Letters::open(Arc::new(MemoryStore::new()), 1 << 20)?);
+        let target = LetterTarget::Blocks(Box::new(LetterTable), unused);
         let letters = EpochLetters::new(plan.name.clone(), topics, partition, target);
         Ok(Chain::new(task, parts.steps, parts.builder, ROW_TARGET.into(), letters, counts, self.stats.clone()))
     }
@@ -217,12 +223,12 @@ impl Process {
     fn with_io<R>(&mut self, place: usize, act: impl FnOnce(&mut Task, &mut Io) -> R) -> R {
         let Process { tasks, messages, jobs, jobs_max, .. } = self;
         let mut say = |id, message| messages.push((id, message));
-        let mut submit = |attempt| match jobs.len() < *jobs_max {
-            true => {
+        let mut submit = |attempt| {
+            let has_room = jobs.len() < *jobs_max;
+            if has_room {
                 jobs.push_back(attempt);
-                Ok(())
             }
-            false => Err(attempt),
+            has_room
         };
         let mut io = Io {
             wall_ms: self.clock.wall_ms(),
@@ -264,7 +270,7 @@ impl Process {
 
     /// Delivery takes the next attempt and sends its request, if its lease still holds.
     pub fn begin_attempt(&mut self, table: &mut Table) {
-        let Some(Attempt { task, send, block }) = self.jobs.pop_front() else { return };
+        let Some(Attempt { task, send, block, .. }) = self.jobs.pop_front() else { return };
         let holds = self.clock.boot_ms() < send.lease_until_ms;
         if !holds {
             return self.answer(task, send.epoch, send.output, AttemptOutcome::NotBegun);
@@ -275,8 +281,7 @@ impl Process {
             _ => send.token.0,
         };
         let life = Some(self.life);
-        let request =
-            Request { life, task, epoch: send.epoch, output: send.output, token, block, applied_at_ms: 0 };
+        let request = Request { life, task, epoch: send.epoch, output: send.output, token, block, applied_at_ms: 0 };
         self.seams.note(|| format!("life {} inserts {}", self.life, request.token));
         self.seams.call("insert", || table.under_way.push(request));
     }

@@ -22,7 +22,19 @@ impl Process {
     /// Starts the program with both its outputs going to `log`.
     pub fn start(name: &str, mut command: Command, log: &Path) -> Process {
         let file = File::options().create(true).append(true).open(log).unwrap();
-        command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
+        command.stdout(file);
+        Process::spawn(name, command, log)
+    }
+
+    /// Starts the program with what it says going to `log`, and its data to `output`, which begins empty.
+    pub fn start_apart(name: &str, mut command: Command, output: &Path, log: &Path) -> Process {
+        command.stdout(File::create(output).unwrap());
+        Process::spawn(name, command, log)
+    }
+
+    fn spawn(name: &str, mut command: Command, log: &Path) -> Process {
+        let file = File::options().create(true).append(true).open(log).unwrap();
+        command.stdin(Stdio::null()).stderr(file);
         let child = spawn(command).unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
         Process { child, name: name.to_owned(), log: log.to_owned() }
     }
@@ -64,8 +76,12 @@ impl Process {
         }
     }
 
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
     pub fn log_end(&self) -> String {
-        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let log = self.log();
         let lines: Vec<_> = log.lines().collect();
         lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
     }

@@ -13,7 +13,7 @@ pub fn parts_path() -> PathBuf {
         return PathBuf::from(path);
     }
     let cache = env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let home = || PathBuf::from(env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache");
+    let home = || PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cache");
     cache.unwrap_or_else(home).join("weir").join("parts")
 }
 

@@ -20,6 +20,7 @@ mod request;
 mod server;
 mod statement;
 
+pub use frames::decompress;
 pub use library::{library_path, parts_path};
 pub use process::{Server, ServerOptions, server_program};
 pub use server::{ServeArgs, serve};

@@ -18,24 +18,7 @@ const LATE_MS_MAX: u64 = 4 * 60_000;
 /// How far back a repetition may reach, in sessions.
 const REMEMBERED: usize = 4096;
 
-pub const TABLE_DDL: &str = "\
-CREATE TABLE IF NOT EXISTS user_sessions_clean
-(
-    session_id  UUID,
-    user_id     UInt64,
-    event       LowCardinality(String),
-    page        String,
-    product     Nullable(String),
-    price       Decimal(10, 2),
-    currency    LowCardinality(String),
-    country     LowCardinality(String),
-    device      LowCardinality(String),
-    referrer    LowCardinality(String),
-    ts          DateTime64(3, 'UTC')
-)
-ENGINE = MergeTree
-ORDER BY (ts, session_id)
-SETTINGS non_replicated_deduplication_window = 10000";
+pub const TABLE_DDL: &str = include_str!("../../../config/clickhouse/user_sessions_clean.sql");
 
 /// The pipeline as a user would write it. The demo sets the variables.
 pub const CONFIG: &str = "\

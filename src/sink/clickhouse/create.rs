@@ -17,7 +17,6 @@ use std::time::Duration;
 const DEPTH_MAX: usize = 4;
 /// No table gets more columns than this from a sample.
 const COLUMNS_MAX: usize = 1_000;
-const WINDOW: u64 = 10_000;
 
 /// A field of the sampled records and the type that holds all its values.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -107,6 +106,8 @@ fn guess(value: Value<'_>, depth: usize) -> Guess {
     match value {
         Value::Absent | Value::Null => Guess::Nothing,
         Value::Bool(_) => Guess::Bool,
+        // Written with a point, whatever comes behind it: a fraction may come with the next record.
+        Value::Number(text) if text.contains(&b'.') && number::to_f64(text).is_ok() => Guess::Float,
         Value::Int(_) => Guess::Whole { negative: true, large: false },
         Value::Number(text) if number::to_i64(text).is_ok() => {
             Guess::Whole { negative: text.starts_with(b"-"), large: false }
@@ -200,13 +201,14 @@ impl InferredField {
 }
 
 /// The statement that creates the table from a sample; `with_offsets` adds the columns by which a block can be found
-/// again after its token has left the window. The error is a sentence for `check`.
+/// again after its token has left the window, `window` is how many parts the table remembers. The error is a sentence for `check`.
 pub fn create_statement(
     plan: &CreateTablePlan,
     database: &str,
     table: &str,
     records: &[&[u8]],
     with_offsets: bool,
+    window: u64,
 ) -> Result<String, String> {
     let mut fields = infer(records);
     if fields.is_empty() {
@@ -231,7 +233,7 @@ pub fn create_statement(
     let order_by: Vec<String> = plan.order_by.iter().map(|key| identifier(key)).collect();
     Ok(format!(
         "CREATE TABLE IF NOT EXISTS {}\n(\n    {}\n)\nENGINE = MergeTree\nORDER BY ({})\n\
-         SETTINGS non_replicated_deduplication_window = {WINDOW}",
+         SETTINGS non_replicated_deduplication_window = {window}",
         full_name(database, table),
         columns.join(",\n    "),
         order_by.join(", ")
@@ -326,14 +328,14 @@ mod tests {
     #[test]
     fn the_statement_has_keys_without_null_and_a_window() {
         let plan = CreateTablePlan { order_by: vec!["id".to_owned()], at: Place::default() };
-        let statement = create_statement(&plan, "d", "t", &[b"{\"id\":1,\"x\":\"y\"}"], true).unwrap();
+        let statement = create_statement(&plan, "d", "t", &[b"{\"id\":1,\"x\":\"y\"}"], true, 10_000).unwrap();
         assert_eq!(
             statement,
             "CREATE TABLE IF NOT EXISTS `d`.`t`\n(\n    `id` Int64,\n    `x` Nullable(String),\n    \
              `_topic` LowCardinality(String),\n    `_partition` Int32,\n    `_offset` Int64\n)\nENGINE = MergeTree\n\
              ORDER BY (`id`)\nSETTINGS non_replicated_deduplication_window = 10000"
         );
-        let error = create_statement(&plan, "d", "t", &[b"{\"x\":1}"], false).unwrap_err();
+        let error = create_statement(&plan, "d", "t", &[b"{\"x\":1}"], false, 10_000).unwrap_err();
         assert!(error.contains("`id`"), "{error}");
     }
 }

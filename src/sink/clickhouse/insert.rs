@@ -177,6 +177,15 @@ impl ClickHouseSink {
 }
 
 impl Sink for ClickHouseSink {
+    async fn holds(&self, partition: i32, ranges: &[(String, i64, i64)]) -> Result<Option<u64>> {
+        let mut all = 0;
+        for (topic, from, to) in ranges {
+            let Some(rows) = self.holds_offsets(topic, partition, *from, *to).await? else { return Ok(None) };
+            all += rows;
+        }
+        Ok(Some(all))
+    }
+
     async fn insert(&self, token: &Token, block: &Block) -> Result<()> {
         self.check_header(block).await?;
         let statement = insert_statement(&self.name(), &block.header);

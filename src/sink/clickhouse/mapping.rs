@@ -238,23 +238,25 @@ pub fn insert_statement(schema_name: &str, header: &[ColumnHeader]) -> String {
 /// More rows than any block has: a block must never be cut.
 const BLOCK_ROWS_MAX: &str = "1000000000";
 
+/// What the protocol pins in every INSERT, as far as a server knows it.
+pub const PINNED: [(&str, &str); 10] = [
+    ("max_insert_block_size", BLOCK_ROWS_MAX),
+    ("min_insert_block_size_rows", BLOCK_ROWS_MAX),
+    ("min_insert_block_size_bytes", "0"),
+    ("use_strict_insert_block_limits", "0"),
+    ("max_partitions_per_insert_block", "0"),
+    ("async_insert", "0"),
+    ("insert_deduplicate", "1"),
+    ("deduplicate_insert", "enable"),
+    ("deduplicate_blocks_in_dependent_materialized_views", "1"),
+    ("input_format_null_as_default", "1"),
+];
+
 /// The settings of every INSERT: the user's, and over them those that the protocol pins, as far as the server knows
 /// them. More than one block per INSERT loses or doubles rows on a retry (measured).
 pub fn insert_settings(server: &ServerInfo, user: &BTreeMap<String, String>) -> Vec<(String, String)> {
-    let pinned = [
-        ("max_insert_block_size", BLOCK_ROWS_MAX),
-        ("min_insert_block_size_rows", BLOCK_ROWS_MAX),
-        ("min_insert_block_size_bytes", "0"),
-        ("use_strict_insert_block_limits", "0"),
-        ("max_partitions_per_insert_block", "0"),
-        ("async_insert", "0"),
-        ("insert_deduplicate", "1"),
-        ("deduplicate_insert", "enable"),
-        ("deduplicate_blocks_in_dependent_materialized_views", "1"),
-        ("input_format_null_as_default", "1"),
-    ];
     let mut settings = user.clone();
-    for (name, value) in pinned {
+    for (name, value) in PINNED {
         if server.settings.contains(name) {
             settings.insert(name.to_owned(), value.to_owned());
         } else {

@@ -150,7 +150,7 @@ fn judge_table(server: &ServerInfo, schema: &TableSchema, load: Load, view: Opti
         return vec![unfit_engine(schema, &whose)];
     }
     let windows = Windows::of(server, schema);
-    let count_needed = parts_per_hour(load).saturating_mul(2).max(WINDOW_COUNT_MIN);
+    let count_needed = window_needed(load);
     let mut problems = Vec::new();
     if is_replicated(&schema.engine) {
         problems.extend(judge_replicated(&windows, &name, &whose, count_needed));
@@ -188,6 +188,11 @@ fn unfit_engine(schema: &TableSchema, whose: &str) -> Problem {
 
 fn is_replicated(engine: &str) -> bool {
     engine.starts_with("Replicated") || engine.starts_with("Shared")
+}
+
+/// How many parts a table must remember: two hours of them.
+pub fn window_needed(load: Load) -> u64 {
+    parts_per_hour(load).saturating_mul(2).max(WINDOW_COUNT_MIN)
 }
 
 /// Parts that an hour brings: one per task, interval, and partition of the table that a block touches (one, as far
@@ -266,10 +271,14 @@ fn judge_replicated(windows: &Windows, name: &str, whose: &str, count_needed: u6
     Some(Problem::error("short_window", message).with_fix(fix))
 }
 
-/// For how long an announced block may go unacknowledged before its token may have left the table's window.
-/// `None`: counted in parts only.
-pub fn window_seconds(server: &ServerInfo, schema: &TableSchema) -> Option<u64> {
-    is_replicated(&schema.engine).then(|| Windows::of(server, schema).seconds)
+/// For how long an announced block may go unacknowledged before its token may have left the table's window: its
+/// seconds where it has them, and the time in which the pipeline at its fullest would fill its count.
+pub fn window_seconds(server: &ServerInfo, schema: &TableSchema, load: Load) -> u64 {
+    let windows = Windows::of(server, schema);
+    let replicated = is_replicated(&schema.engine);
+    let count = if replicated { windows.count } else { windows.plain };
+    let by_count = count.saturating_mul(3600) / parts_per_hour(load).max(1);
+    if replicated { by_count.min(windows.seconds) } else { by_count }
 }
 
 #[cfg(test)]

@@ -13,9 +13,13 @@ mod client;
 mod events;
 mod input;
 mod lookup;
+mod retention;
+mod sample;
 mod settings;
 
 pub use bare::{BareCount, drain_bare};
+pub use retention::{Retention, retention};
+pub use sample::{Sample, SampledRecord, sample};
 pub use settings::session_timeout_ms;
 
 use crate::config::plan::KafkaPlan;
@@ -65,10 +69,20 @@ pub struct KafkaGroup {
     owned: BTreeSet<i32>,
     /// Partitions we assigned, with all riding topics.
     assigned: BTreeSet<i32>,
+    /// What the group asked and we have not answered.
+    asked: Asked,
     kafka: KafkaPlan,
     with_headers: bool,
     describe_by_broker: Option<i32>,
     client: Option<Arc<Client>>,
+}
+
+/// A rebalance that waits for its answer. A client whose question is open cannot end: it waits for the answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Asked {
+    Nothing,
+    Assign,
+    Unassign,
 }
 
 /// Keeps a topic known to the client, so that its first fetch does not wait for metadata.
@@ -101,6 +115,7 @@ impl KafkaGroup {
             topics,
             owned: BTreeSet::new(),
             assigned: BTreeSet::new(),
+            asked: Asked::Nothing,
             kafka: options.kafka.clone(),
             with_headers: options.with_headers,
             describe_by_broker: options.describe_by_broker,
@@ -170,6 +185,40 @@ impl KafkaGroup {
         Ok(())
     }
 
+    /// Waits until the request to leave is on its way (the client forgets its member id with it): a static member
+    /// whose client closes before that stays in the group until its session times out.
+    fn wait_until_left(&mut self, deadline: Instant) -> Result<()> {
+        while self.is_member() {
+            if Instant::now() >= deadline {
+                return Err(Error::retry("leave", "the client did not leave the group in time"));
+            }
+            if let Some(GroupEvent::Revoked { partitions, .. }) = self.poll(Duration::from_millis(5)) {
+                self.unassign(&partitions)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_member(&self) -> bool {
+        let rk = self.client().ptr();
+        // SAFETY: the client is live; the answer is null or a string that is ours to free.
+        unsafe {
+            let id = sys::rd_kafka_memberid(rk);
+            let is_member = !id.is_null() && *id != 0;
+            sys::rd_kafka_mem_free(rk, id.cast());
+            is_member
+        }
+    }
+
+    /// Answers what the group asked last with nothing taken: otherwise the client waits for it when it is to end.
+    fn answer_with_nothing(&mut self) {
+        let _ = match std::mem::replace(&mut self.asked, Asked::Nothing) {
+            Asked::Nothing => Ok(()),
+            Asked::Assign => self.assign(&[]),
+            Asked::Unassign => self.unassign(&[]),
+        };
+    }
+
     fn close_consumer(&mut self, deadline: Instant) -> Result<()> {
         let rk = self.client().ptr();
         // SAFETY: client and queue are live; the closing's events come to the queue, which we serve below.
@@ -209,15 +258,22 @@ impl Group for KafkaGroup {
         let brokers = self.kafka.brokers.join(", ");
         let event = events::read(&event, &brokers, || self.assignment_is_lost())?;
         match &event {
-            GroupEvent::Assigned(partitions) => self.owned.extend(partitions),
-            // What is lost may not be committed any more, whatever the coordinator still does with it.
-            GroupEvent::Revoked { partitions, lost: true } => self.owned.retain(|p| !partitions.contains(p)),
+            GroupEvent::Assigned(partitions) => {
+                self.asked = Asked::Assign;
+                self.owned.extend(partitions);
+            }
+            GroupEvent::Revoked { partitions, lost } => {
+                self.asked = Asked::Unassign;
+                // What is lost may not be committed any more, whatever the coordinator still does with it.
+                self.owned.retain(|p| !lost || !partitions.contains(p));
+            }
             _ => {}
         }
         Some(event)
     }
 
     fn assign(&mut self, starts: &[(i32, Vec<i64>)]) -> Result<()> {
+        self.asked = Asked::Nothing;
         let mut list = PartitionList::new();
         for (partition, offsets) in starts {
             assert_eq!(offsets.len(), self.topics.len(), "an offset for each topic");
@@ -231,6 +287,8 @@ impl Group for KafkaGroup {
         check("assigning the partitions failed", unsafe {
             sys::rd_kafka_incremental_assign(self.client().ptr(), list.ptr())
         })?;
+        // Also what was taken back for a moment to begin anew: it is ours as long as the group has not asked for it.
+        self.owned.extend(starts.iter().map(|(partition, _)| *partition));
         self.assigned.extend(starts.iter().map(|(partition, _)| *partition));
         for (partition, offsets) in starts {
             for topic in 0..offsets.len() {
@@ -241,6 +299,7 @@ impl Group for KafkaGroup {
     }
 
     fn unassign(&mut self, partitions: &[i32]) -> Result<()> {
+        self.asked = Asked::Nothing;
         self.close_taps(partitions);
         let mut list = PartitionList::new();
         for partition in partitions.iter().filter(|&partition| self.assigned.contains(partition)) {
@@ -341,6 +400,7 @@ impl Group for KafkaGroup {
             return Err(Error::retry(code_name(code), format!("leaving the group failed: {}", error_text(code))));
         }
         self.poll_until_revoked(deadline)?;
+        self.wait_until_left(deadline)?;
         self.close_consumer(deadline)
     }
 }
@@ -352,6 +412,7 @@ impl Drop for KafkaGroup {
         }
         self.taps.clear();
         self.handles.clear();
+        self.answer_with_nothing();
         self.queue = None;
         // The last handle goes here, on the coordinator's thread, unless a worker still holds an input.
         if let Some(client) = self.client.take() {

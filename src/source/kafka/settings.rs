@@ -2,7 +2,7 @@
 //!
 //! Promises: what the commit protocol rests on cannot be overridden; the user's `librdkafka:` wins over the rest.
 
-use crate::config::plan::{KafkaPlan, KafkaSecurity, SaslMechanism};
+use crate::config::plan::KafkaPlan;
 use std::collections::BTreeMap;
 
 /// Names and values for the client.
@@ -39,9 +39,13 @@ impl Settings {
         settings.set("fetch.queue.backoff.ms", 20);
         settings.set("check.crcs", false);
         settings.set("socket.keepalive.enable", true);
+        // A broker that comes back is found within a second, not ten.
+        settings.set("reconnect.backoff.max.ms", 1_000);
         // Grown and re-created topics are noticed within a minute.
         settings.set("topic.metadata.refresh.interval.ms", 60_000);
-        settings.secure(&kafka.security);
+        for (name, value) in kafka.security.librdkafka() {
+            settings.set(name, value);
+        }
         for (name, value) in &kafka.librdkafka {
             settings.set(name, value);
         }
@@ -74,47 +78,12 @@ impl Settings {
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
-
-    fn secure(&mut self, security: &KafkaSecurity) {
-        let protocol = match (&security.tls, &security.sasl) {
-            (None, None) => "plaintext",
-            (Some(_), None) => "ssl",
-            (None, Some(_)) => "sasl_plaintext",
-            (Some(_), Some(_)) => "sasl_ssl",
-        };
-        self.set("security.protocol", protocol);
-        if let Some(tls) = &security.tls {
-            // Our OpenSSL is built in and does not know where this system keeps its authorities: look for them.
-            let ca = tls.ca.as_ref().map_or("probe".into(), |path| path.display().to_string());
-            self.set("ssl.ca.location", ca);
-            if let Some(cert) = &tls.cert {
-                self.set("ssl.certificate.location", cert.display());
-            }
-            if let Some(key) = &tls.key {
-                self.set("ssl.key.location", key.display());
-            }
-            if let Some(password) = &tls.key_password {
-                self.set("ssl.key.password", &password.0);
-            }
-            self.set("enable.ssl.certificate.verification", !tls.skip_verification);
-        }
-        if let Some(sasl) = &security.sasl {
-            let mechanism = match sasl.mechanism {
-                SaslMechanism::Plain => "PLAIN",
-                SaslMechanism::ScramSha256 => "SCRAM-SHA-256",
-                SaslMechanism::ScramSha512 => "SCRAM-SHA-512",
-            };
-            self.set("sasl.mechanisms", mechanism);
-            self.set("sasl.username", &sasl.username);
-            self.set("sasl.password", &sasl.password.0);
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::plan::{SaslPlan, Secret, TlsPlan};
+    use crate::config::plan::{KafkaSecurity, SaslMechanism, SaslPlan, Secret, TlsPlan};
 
     fn plan(librdkafka: &[(&str, &str)]) -> KafkaPlan {
         KafkaPlan {

@@ -243,9 +243,11 @@ impl MemoryKafka {
         self.with_group(group, |group| group.committed.insert((topic.into(), partition), (offset, String::new())));
     }
 
-    /// All offsets of a group go, as when it expired.
+    /// All offsets of a group go, as when it expired. A group that nobody has joined yet has none.
     pub fn forget_committed(&self, group: &str) {
-        self.with_group(group, |group| group.committed.clear());
+        if let Some(group) = self.broker().groups.get_mut(group) {
+            group.committed.clear();
+        }
     }
 
     fn with_group<T>(&self, group: &str, change: impl FnOnce(&mut GroupState) -> T) -> T {

@@ -15,8 +15,9 @@ const SEEN_LEVEL_0_FILES: i32 = 10;
 const SEEN_LEVEL_1_BYTES: u64 = 512 << 20;
 /// Checkpoints and letters are small and few.
 const SMALL_BUFFER_BYTES: usize = 4 * MIB;
-/// Most blocks are released before this is full, and never leave memory and log.
-const OUTBOX_BUFFER_BYTES: usize = 32 * MIB;
+/// Most blocks are released before this is full, and never leave memory and log. With 32 MiB the blocks of eight
+/// tasks at full speed did not fit, and each was written, checked and collected once more: 8 % of a passthrough.
+const OUTBOX_BUFFER_BYTES: usize = 128 * MIB;
 /// Values above it go to blob files, so that no compaction copies a block.
 const BLOB_BYTES_MIN: u64 = 16 << 10;
 const BLOB_FILE_BYTES: u64 = 64 << 20;

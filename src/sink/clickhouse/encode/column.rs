@@ -153,14 +153,14 @@ impl Column {
     }
 
     /// Bytes collected.
-    pub fn len(&self) -> usize {
+    pub fn size_bytes(&self) -> usize {
         let nulls = self.nulls.as_ref().map_or(0, Vec::len);
         nulls
             + match &self.shape {
                 Shape::Leaf { bytes, .. } => bytes.len(),
-                Shape::Array { ends, of, .. } => ends.len() * 8 + of.len(),
-                Shape::Map { ends, key, value } => ends.len() * 8 + key.len() + value.len(),
-                Shape::Tuple { of, .. } => of.iter().map(Column::len).sum(),
+                Shape::Array { ends, of, .. } => ends.len() * 8 + of.size_bytes(),
+                Shape::Map { ends, key, value } => ends.len() * 8 + key.size_bytes() + value.size_bytes(),
+                Shape::Tuple { of, .. } => of.iter().map(Column::size_bytes).sum(),
             }
     }
 

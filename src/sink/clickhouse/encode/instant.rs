@@ -7,7 +7,7 @@ use super::Misfit;
 use super::json::Value;
 use super::number;
 use crate::codec::number::Decimal;
-use crate::codec::time::{Zone, parse_iso};
+use crate::codec::time::{Moment, Written, Zone, parse_iso};
 use crate::config::plan::ColumnUnit;
 
 /// 1900-01-01 and 2299-12-31: what every server holds in Date32 and DateTime64.
@@ -25,23 +25,21 @@ pub struct TimeRule {
 }
 
 /// Seconds since the epoch, for DateTime.
-#[inline]
+#[inline(always)]
 pub fn date_time(value: Value<'_>, rule: &TimeRule) -> Result<u32, Misfit> {
     let ticks = ticks(value, rule, 0)?;
     u32::try_from(ticks).map_err(|_| Misfit::OutOfRange)
 }
 
 /// Ticks of 10^-`precision` seconds since the epoch, for DateTime64.
-#[inline]
+#[inline(always)]
 pub fn date_time_64(value: Value<'_>, rule: &TimeRule, precision: u8) -> Result<i64, Misfit> {
     let ticks = ticks(value, rule, precision)?;
     let per_second = number::pow10(u32::from(precision));
-    let seconds = ticks.div_euclid(i128::from(per_second));
-    let range = i128::from(DAYS_MIN * SECONDS_PER_DAY)..i128::from((DAYS_MAX + 1) * SECONDS_PER_DAY);
-    if !range.contains(&seconds) {
-        return Err(Misfit::OutOfRange);
-    }
-    i64::try_from(ticks).map_err(|_| Misfit::OutOfRange)
+    let first = DAYS_MIN * SECONDS_PER_DAY * per_second;
+    let end = ((DAYS_MAX + 1) * SECONDS_PER_DAY).saturating_mul(per_second);
+    // With nine digits the end of i64 comes first, in 2262.
+    if ticks < first || (ticks >= end && end < i64::MAX) { Err(Misfit::OutOfRange) } else { Ok(ticks) }
 }
 
 /// Days since 1970-01-01, for Date: the calendar date as written.
@@ -73,27 +71,73 @@ fn days(value: Value<'_>, rule: &TimeRule) -> Result<i64, Misfit> {
     }
 }
 
-#[inline]
-fn ticks(value: Value<'_>, rule: &TimeRule, precision: u8) -> Result<i128, Misfit> {
+#[inline(always)]
+fn ticks(value: Value<'_>, rule: &TimeRule, precision: u8) -> Result<i64, Misfit> {
     match value {
         Value::Text(text) => {
-            let written = parse_iso(text).ok_or(Misfit::Kind)?;
-            let moment = written.moment(&rule.zone).ok_or(Misfit::OutOfRange)?;
+            let moment = match usual_moment(text) {
+                Some(moment) => moment,
+                None => parse_iso(text).ok_or(Misfit::Kind)?.moment(&rule.zone).ok_or(Misfit::OutOfRange)?,
+            };
             let nanos_per_tick = number::pow10(9 - u32::from(precision));
             let per_second = number::pow10(u32::from(precision));
-            Ok(i128::from(moment.seconds) * i128::from(per_second)
-                + i128::from(i64::from(moment.nanos) / nanos_per_tick))
+            let of_second = i64::from(moment.nanos) / nanos_per_tick;
+            let ticks = moment.seconds.checked_mul(per_second).and_then(|ticks| ticks.checked_add(of_second));
+            ticks.ok_or(Misfit::OutOfRange)
         }
         Value::Number(text) => {
             let unit_digits = unit_digits(rule)?;
             match number::small(text) {
-                Some((epoch, 0)) => Ok(rescaled(epoch, unit_digits, precision)),
+                Some((epoch, 0)) => rescaled(epoch, unit_digits, precision),
                 _ => epoch_text(text, unit_digits, precision),
             }
         }
-        Value::Int(epoch) => Ok(rescaled(epoch, unit_digits(rule)?, precision)),
+        Value::Int(epoch) => rescaled(epoch, unit_digits(rule)?, precision),
         _ => Err(Misfit::Kind),
     }
+}
+
+/// The fast way for `YYYY-MM-DDThh:mm:ss[.digits]Z` and the like: with seconds, in UTC. `None`: ask the full parser.
+#[inline(always)]
+fn usual_moment(text: &[u8]) -> Option<Moment> {
+    let (head, rest) = text.split_first_chunk::<19>()?;
+    let separated =
+        head[4] == b'-' && head[7] == b'-' && matches!(head[10], b'T' | b' ') && head[13] == b':' && head[16] == b':';
+    let (century, year, month, day) = (two(head, 0), two(head, 2), two(head, 5), two(head, 8));
+    let (hour, minute, second) = (two(head, 11), two(head, 14), two(head, 17));
+    // Days that not every month has take the long way, as does all that is wrong.
+    let in_range = century < 100 && year < 100 && (1..=12).contains(&month) && (1..=28).contains(&day);
+    if !separated || !in_range || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let nanos = match rest {
+        b"Z" | b"+00:00" => 0,
+        [b'.', digits @ .., b'Z'] if (1..=9).contains(&digits.len()) => {
+            let (value, count) = number::small_digits(digits)?;
+            (value * number::pow10(9 - count)) as u32
+        }
+        _ => return None,
+    };
+    let written = Written {
+        year: (century * 100 + year) as i16,
+        month: month as u8,
+        day: day as u8,
+        hour: 0,
+        minute: 0,
+        second: 0,
+        nanos: 0,
+        offset: None,
+        has_time: true,
+    };
+    let of_day = i64::from(hour) * 3600 + i64::from(minute) * 60 + i64::from(second);
+    Some(Moment { seconds: written.days() * SECONDS_PER_DAY + of_day, nanos })
+}
+
+/// The number of two digits at a place; above 99 where they are none.
+#[inline(always)]
+fn two(text: &[u8; 19], at: usize) -> u32 {
+    let (tens, ones) = (text[at].wrapping_sub(b'0'), text[at + 1].wrapping_sub(b'0'));
+    if tens > 9 || ones > 9 { 128 } else { u32::from(tens) * 10 + u32::from(ones) }
 }
 
 fn unit_digits(rule: &TimeRule) -> Result<u8, Misfit> {
@@ -106,23 +150,20 @@ fn unit_digits(rule: &TimeRule) -> Result<u8, Misfit> {
     }
 }
 
-fn rescaled(epoch: i64, unit_digits: u8, precision: u8) -> i128 {
-    let epoch = i128::from(epoch);
+fn rescaled(epoch: i64, unit_digits: u8, precision: u8) -> Result<i64, Misfit> {
     if precision >= unit_digits {
-        epoch * i128::from(number::pow10(u32::from(precision - unit_digits)))
+        epoch.checked_mul(number::pow10(u32::from(precision - unit_digits))).ok_or(Misfit::OutOfRange)
     } else {
-        epoch.div_euclid(i128::from(number::pow10(u32::from(unit_digits - precision))))
+        Ok(epoch.div_euclid(number::pow10(u32::from(unit_digits - precision))))
     }
 }
 
 /// An epoch number with a fraction or an exponent.
-fn epoch_text(text: &[u8], unit_digits: u8, precision: u8) -> Result<i128, Misfit> {
+fn epoch_text(text: &[u8], unit_digits: u8, precision: u8) -> Result<i64, Misfit> {
     let epoch = Decimal::parse(text).ok_or(Misfit::Kind)?;
-    let whole = |scale: u32| epoch.floor_scaled(scale).ok_or(Misfit::OutOfRange);
-    if precision >= unit_digits {
-        return whole(u32::from(precision - unit_digits));
-    }
-    Ok(whole(0)?.div_euclid(i128::from(number::pow10(u32::from(unit_digits - precision)))))
+    let digits = u32::from(precision.saturating_sub(unit_digits));
+    let scaled = epoch.floor_scaled(digits).and_then(|scaled| i64::try_from(scaled).ok()).ok_or(Misfit::OutOfRange)?;
+    Ok(scaled.div_euclid(number::pow10(u32::from(unit_digits.saturating_sub(precision)))))
 }
 
 #[cfg(test)]

@@ -69,6 +69,7 @@ impl<'a> Value<'a> {
         }
     }
 
+    #[inline(always)]
     pub fn is_null(self) -> bool {
         matches!(self, Value::Absent | Value::Null)
     }

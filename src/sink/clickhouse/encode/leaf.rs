@@ -304,7 +304,10 @@ pub(super) fn put_int<T: Int>(value: Value<'_>, out: &mut Vec<u8>) -> Result<(),
 #[inline(always)]
 pub(super) fn put_f64(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), Misfit> {
     let float = match value {
-        Value::Number(text) | Value::Text(text) => exact::to_f64(text)?,
+        Value::Number(text) | Value::Text(text) => match number::small_float(text) {
+            Some(float) => float,
+            None => exact::to_f64(text)?,
+        },
         Value::Int(int) => int as f64,
         Value::Escaped(text) => return unescaped(text, out, put_f64),
         _ => return Err(Misfit::Kind),
@@ -437,28 +440,52 @@ pub(super) fn put_uuid(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), Misfit
             _ => Err(Misfit::Kind),
         };
     };
-    let groups: [&[u8]; 5] = match text.len() {
-        36 if text[8] == b'-' && text[13] == b'-' && text[18] == b'-' && text[23] == b'-' => {
-            [&text[..8], &text[9..13], &text[14..18], &text[19..23], &text[24..]]
-        }
-        32 => [&text[..8], &text[8..12], &text[12..16], &text[16..20], &text[20..]],
-        _ => return Err(Misfit::Kind),
+    let is_dashed = |text: &[u8; 36]| text[8] == b'-' && text[13] == b'-' && text[18] == b'-' && text[23] == b'-';
+    let (high, low, wrong) = if let Ok(text) = <&[u8; 36]>::try_from(text)
+        && is_dashed(text)
+    {
+        hex_128(text, &DASHED_PLACES)
+    } else if let Ok(text) = <&[u8; 32]>::try_from(text) {
+        hex_128(text, &PLAIN_PLACES)
+    } else {
+        return Err(Misfit::Kind);
     };
-    let mut bits = 0u128;
-    let mut wrong = 0u8;
-    for group in groups {
-        for &digit in group {
-            let value = HEX[digit as usize];
-            wrong |= value;
-            bits = bits << 4 | u128::from(value & 15);
-        }
-    }
     if wrong & 0x80 != 0 {
         return Err(Misfit::Kind);
     }
-    out.extend_from_slice(&((bits >> 64) as u64).to_le_bytes());
-    out.extend_from_slice(&(bits as u64).to_le_bytes());
+    out.extend_from_slice(&high.to_le_bytes());
+    out.extend_from_slice(&low.to_le_bytes());
     Ok(())
+}
+
+/// Where the 32 digits of a UUID stand, with dashes and without.
+const DASHED_PLACES: [u8; 32] = uuid_places(true);
+const PLAIN_PLACES: [u8; 32] = uuid_places(false);
+
+const fn uuid_places(dashed: bool) -> [u8; 32] {
+    let mut places = [0; 32];
+    let mut at = 0;
+    while at < 32 {
+        let dashes = if dashed { (at >= 8) as u8 + (at >= 12) as u8 + (at >= 16) as u8 + (at >= 20) as u8 } else { 0 };
+        places[at] = at as u8 + dashes;
+        at += 1;
+    }
+    places
+}
+
+/// The two halves of a UUID; the third number has its highest bit set where a digit is none.
+#[inline(always)]
+fn hex_128<const LEN: usize>(text: &[u8; LEN], places: &[u8; 32]) -> (u64, u64, u8) {
+    let (mut high, mut low, mut wrong) = (0u64, 0u64, 0u8);
+    let mut at = 0;
+    while at < 16 {
+        let (left, right) = (HEX[text[places[at] as usize] as usize], HEX[text[places[at + 16] as usize] as usize]);
+        wrong |= left | right;
+        high = high << 4 | (left & 15) as u64;
+        low = low << 4 | (right & 15) as u64;
+        at += 1;
+    }
+    (high, low, wrong)
 }
 
 /// The value of a hexadecimal digit; 0x80 for what is none.

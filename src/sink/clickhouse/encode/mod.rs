@@ -140,6 +140,9 @@ struct Bound {
     in_group: bool,
 }
 
+/// Rows per pass over the columns: their fields and text stay in the fast cache until the last column is done.
+const CHUNK_ROWS: usize = 128;
+
 /// A row that cannot be written, by its place in the list of rows.
 struct Problem {
     place: usize,
@@ -202,11 +205,14 @@ impl NativeBuilder {
 
 impl BlockBuilder for NativeBuilder {
     fn append(&mut self, rows: &Rows, alive: &[u32], bad: &mut Vec<BadRow>) {
-        for bound in self.columns.iter_mut().filter(|bound| !bound.in_group) {
-            bound.append(&self.table, rows, alive, &mut self.problems);
-        }
-        for group in &self.nested {
-            group.append(&mut self.columns, &self.table, rows, alive, &mut self.problems);
+        for (at, chunk) in alive.chunks(CHUNK_ROWS).enumerate() {
+            let first = at * CHUNK_ROWS;
+            for bound in self.columns.iter_mut().filter(|bound| !bound.in_group) {
+                bound.append(&self.table, rows, chunk, first, &mut self.problems);
+            }
+            for group in &self.nested {
+                group.append(&mut self.columns, &self.table, rows, chunk, first, &mut self.problems);
+            }
         }
         self.rows += alive.len() as u64;
         if !self.problems.is_empty() {
@@ -242,7 +248,7 @@ impl BlockBuilder for NativeBuilder {
     }
 
     fn bytes(&self) -> usize {
-        self.columns.iter().map(|bound| bound.column.len()).sum()
+        self.columns.iter().map(|bound| bound.column.size_bytes()).sum()
     }
 
     fn seal(&mut self) -> Option<Block> {
@@ -272,8 +278,8 @@ impl Bound {
         ColumnHeader { name: self.binding.name.clone(), type_text: self.binding.type_text.clone() }
     }
 
-    /// Appends this column's value of every row.
-    fn append(&mut self, table: &str, rows: &Rows, alive: &[u32], problems: &mut Vec<Problem>) {
+    /// Appends this column's value of every row; `first` is the place of the first of them.
+    fn append(&mut self, table: &str, rows: &Rows, alive: &[u32], first: usize, problems: &mut Vec<Problem>) {
         let binding = &self.binding;
         if let Shape::Leaf { leaf, bytes } = &mut self.column.shape {
             let nulls = &mut self.column.nulls;
@@ -283,7 +289,7 @@ impl Bound {
                     let value = Value::of(rows, rows.field(row, binding.slot));
                     if value.is_null() {
                         if let Some(bad) = binding.fill_leaf(table, value, row, leaf, nulls, bytes) {
-                            problems.push(Problem { place, bad });
+                            problems.push(Problem { place: first + place, bad });
                         }
                         continue;
                     }
@@ -291,7 +297,7 @@ impl Bound {
                         nulls.push(0);
                     }
                     if let Err(misfit) = put(value, bytes) {
-                        problems.push(Problem { place, bad: binding.bad(table, row, value, misfit) });
+                        problems.push(Problem { place: first + place, bad: binding.bad(table, row, value, misfit) });
                     }
                 }
             });
@@ -300,7 +306,7 @@ impl Bound {
         for (place, &row) in alive.iter().enumerate() {
             let value = Value::of(rows, rows.field(row, binding.slot));
             if let Err(bad) = binding.put(table, &mut self.column, value, row) {
-                problems.push(Problem { place, bad });
+                problems.push(Problem { place: first + place, bad });
             }
         }
     }

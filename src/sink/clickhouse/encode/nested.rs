@@ -33,10 +33,11 @@ impl NestedGroup {
         table: &str,
         rows: &Rows,
         alive: &[u32],
+        first: usize,
         problems: &mut Vec<Problem>,
     ) {
         for (place, &row) in alive.iter().enumerate() {
-            self.append_row(columns, table, rows, row, place, problems);
+            self.append_row(columns, table, rows, row, first + place, problems);
         }
     }
 

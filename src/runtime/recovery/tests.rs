@@ -1,0 +1,282 @@
+//! Every row of the table of start and hand-over.
+
+use super::*;
+use crate::state::ledger::{Checkpoint, Counts, Cuts, EpochRecord, OutputRecord};
+use crate::types::{Link, TaskNo};
+
+const PLAN: u64 = 7;
+const OURS: Incarnation = Incarnation([1; 16]);
+
+fn topic_id(n: u8) -> TopicId {
+    TopicId([n; 16])
+}
+
+fn topics() -> Vec<TopicInfo> {
+    vec![TopicInfo { name: "orders".into(), id: topic_id(1), partitions: 4 }]
+}
+
+fn moment(epoch: u64, link: u8, position: i64) -> Moment {
+    Moment {
+        epoch: Epoch(epoch),
+        link: Link([link; 16]),
+        inputs: vec![Progress { position, high_ms: position * 10 }],
+        watermark_ms: position * 10,
+        idle: 0,
+        note_ms: 0,
+        closed: None,
+    }
+}
+
+fn mark(acknowledged: Moment) -> Mark {
+    Mark {
+        pipeline: "p".into(),
+        incarnation: OURS,
+        origin: vec![0],
+        plan: PLAN,
+        topics: vec![("orders".into(), topic_id(1))],
+        acknowledged,
+        pending: None,
+    }
+}
+
+fn record(after: Moment) -> EpochRecord {
+    let output = OutputRecord { token: "t".into(), header: vec![], rows: 5, hash: [0; 16], body_bytes: 9 };
+    EpochRecord { after, cuts: Cuts::default(), flags: 0, idle_before: 0, outputs: vec![output] }
+}
+
+/// A ledger whose accepted epoch is the first moment and which went on to the others.
+fn ledger(accepted: Moment, on: Vec<Moment>) -> Ledger {
+    let tip = on.last().unwrap_or(&accepted).clone();
+    Ledger {
+        task: TaskNo(3),
+        checkpoint: Checkpoint {
+            pipeline: "p".into(),
+            partition: 2,
+            incarnation: OURS,
+            origin: vec![0],
+            plan: PLAN,
+            topics: vec![("orders".into(), topic_id(1))],
+            moment: tip,
+            restoring: false,
+            counts: Counts::default(),
+        },
+        accepted: mark(accepted),
+        epochs: on.into_iter().map(record).collect(),
+    }
+}
+
+/// Committed as the mark says.
+fn committed(mark: &Mark) -> CommittedOffsets {
+    let offsets = mark.acknowledged.positions().into_iter().map(Some).collect();
+    CommittedOffsets { offsets, metadata: mark.to_metadata() }
+}
+
+fn nothing_committed() -> CommittedOffsets {
+    CommittedOffsets { offsets: vec![None], metadata: String::new() }
+}
+
+fn decide_with(
+    ledger: Option<&Ledger>,
+    committed: &CommittedOffsets,
+    change: impl FnOnce(&mut Facts),
+) -> Result<Start> {
+    let topics = topics();
+    let mut facts = Facts {
+        pipeline: "p",
+        partition: 2,
+        plan: PLAN,
+        ledger,
+        committed,
+        topics: &topics,
+        logs: &[(0, 1000)],
+        group_has_offsets: false,
+        policy: Policy { halt_on_reset: false, halt_on_gap: true, strict: false },
+    };
+    change(&mut facts);
+    decide(&facts)
+}
+
+fn case(ledger: Option<&Ledger>, committed: &CommittedOffsets) -> Start {
+    decide_with(ledger, committed, |_| {}).expect("this case does not stop")
+}
+
+fn with_pending(mark: Mark, of: &Moment) -> Mark {
+    Mark { pending: Some(record(of.clone()).pending()), ..mark }
+}
+
+#[test]
+fn nothing_known_is_new_and_begins_where_the_source_says() {
+    let start = case(None, &nothing_committed());
+    assert_eq!((start.case, start.base.clone()), (Case::New, Base::Empty));
+    assert_eq!(start.mark, MarkPlan::New { positions: vec![None] });
+    assert!(start.must_accept());
+}
+
+#[test]
+fn a_partition_that_appears_later_begins_at_its_start() {
+    let start = decide_with(None, &nothing_committed(), |facts| {
+        facts.group_has_offsets = true;
+        facts.logs = &[(40, 1000)];
+    });
+    assert_eq!(start.unwrap().mark, MarkPlan::New { positions: vec![Some(40)] });
+}
+
+#[test]
+fn a_ledger_without_committed_offsets_wins() {
+    let ledger = ledger(moment(4, 4, 40), vec![moment(5, 5, 50)]);
+    let start = case(Some(&ledger), &nothing_committed());
+    assert_eq!((start.case, start.base.clone(), start.forced.clone()), (Case::Unmarked, Base::Ledger, None));
+    let MarkPlan::Keep(mark) = &start.mark else { panic!("the ledger's mark is kept") };
+    assert_eq!(
+        mark.pending.as_ref().map(|pending| pending.link),
+        Some(Link([5; 16])),
+        "its first outbox epoch is announced"
+    );
+    assert!(start.must_accept());
+}
+
+#[test]
+fn offsets_without_our_mark_are_a_reset() {
+    let ledger = ledger(moment(4, 4, 40), vec![moment(5, 5, 50)]);
+    let moved = CommittedOffsets { offsets: vec![Some(10)], metadata: String::new() };
+    let start = case(Some(&ledger), &moved);
+    assert_eq!(start.case, Case::Reset);
+    assert_eq!(start.mark, MarkPlan::New { positions: vec![Some(10)] });
+    assert!(start.warnings[0].contains("5 rows that were not delivered yet are discarded"), "{:?}", start.warnings);
+}
+
+#[test]
+fn an_offset_that_is_not_the_marks_is_a_reset() {
+    let mark = mark(moment(4, 4, 40));
+    let moved = CommittedOffsets { offsets: vec![Some(41)], metadata: mark.to_metadata() };
+    assert_eq!(case(None, &moved).case, Case::Reset);
+    let halted = decide_with(None, &moved, |facts| facts.policy.halt_on_reset = true).unwrap_err();
+    assert_eq!(halted.code, "reset");
+}
+
+#[test]
+fn the_same_link_and_nothing_pending_continues() {
+    let ledger = ledger(moment(4, 4, 40), vec![moment(5, 5, 50), moment(6, 6, 60)]);
+    for at in [moment(4, 4, 40), moment(5, 5, 50), moment(6, 6, 60)] {
+        let start = case(Some(&ledger), &committed(&mark(at)));
+        assert_eq!((start.case, start.base, start.forced), (Case::Continue, Base::Ledger, None));
+    }
+}
+
+#[test]
+fn a_pending_that_our_outbox_holds_is_delivered_from_there() {
+    let ledger = ledger(moment(4, 4, 40), vec![moment(5, 5, 50)]);
+    let announced = with_pending(mark(moment(4, 4, 40)), &moment(5, 5, 50));
+    let start = case(Some(&ledger), &committed(&announced));
+    assert_eq!((start.case, start.forced), (Case::Continue, None));
+}
+
+#[test]
+fn a_pending_of_another_owner_is_forced_where_our_ledger_ends() {
+    let ledger = ledger(moment(4, 4, 40), vec![]);
+    let announced = with_pending(mark(moment(4, 4, 40)), &moment(5, 99, 55));
+    let start = case(Some(&ledger), &committed(&announced));
+    assert_eq!(start.case, Case::Continue);
+    assert_eq!(start.forced.map(|pending| pending.link), Some(Link([99; 16])));
+}
+
+#[test]
+fn a_ledger_that_went_another_way_than_pending_does_not_continue() {
+    let ledger = ledger(moment(4, 4, 40), vec![moment(5, 5, 50)]);
+    let announced = with_pending(mark(moment(4, 4, 40)), &moment(5, 99, 55));
+    let start = case(Some(&ledger), &committed(&announced));
+    assert_eq!(start.case, Case::Restore, "its state is ahead of the mark: it cannot catch up either");
+    assert!(start.forced.is_some());
+}
+
+#[test]
+fn a_directory_that_missed_epochs_catches_up() {
+    let ledger = ledger(moment(4, 4, 40), vec![]);
+    let start = case(Some(&ledger), &committed(&mark(moment(9, 9, 90))));
+    assert_eq!((start.case, start.base), (Case::CatchUp, Base::CatchUp));
+}
+
+#[test]
+fn catching_up_needs_the_records_and_no_flags() {
+    let behind = ledger(moment(4, 4, 40), vec![]);
+    let ahead = committed(&mark(moment(9, 9, 90)));
+    let gone = decide_with(Some(&behind), &ahead, |facts| facts.logs = &[(60, 1000)]).unwrap();
+    assert_eq!(gone.case, Case::Restore);
+    let mut flagged = ledger(moment(4, 4, 40), vec![moment(5, 5, 50)]);
+    flagged.epochs[0].flags = crate::state::ledger::flag::CLOSED;
+    assert_eq!(case(Some(&flagged), &ahead).case, Case::Restore);
+}
+
+#[test]
+fn a_restoring_ledger_never_continues() {
+    let mut half = ledger(moment(4, 4, 40), vec![]);
+    half.checkpoint.restoring = true;
+    half.checkpoint.moment.inputs[0].position = 20;
+    let start = case(Some(&half), &committed(&mark(moment(4, 4, 40))));
+    assert_eq!(start.case, Case::CatchUp);
+}
+
+#[test]
+fn without_a_ledger_state_is_restored_from_the_mark() {
+    let start = case(None, &committed(&mark(moment(4, 4, 40))));
+    assert_eq!(start.case, Case::Restore);
+    assert_eq!(start.base, Base::Reread { origin: vec![0], watermarks: Some(400) });
+}
+
+#[test]
+fn another_incarnation_is_foreign() {
+    let mut other = ledger(moment(4, 4, 40), vec![]);
+    other.checkpoint.incarnation = Incarnation([9; 16]);
+    assert_eq!(case(Some(&other), &committed(&mark(moment(4, 4, 40)))).case, Case::Foreign);
+}
+
+#[test]
+fn a_changed_plan_delivers_first_and_restores_then() {
+    let mut old = ledger(moment(4, 4, 40), vec![moment(5, 5, 50)]);
+    old.checkpoint.plan = 1;
+    let at_four = committed(&mark(moment(4, 4, 40)));
+    let start = case(Some(&old), &at_four);
+    assert_eq!((start.case, start.base), (Case::Replanned, Base::DeliverFirst));
+    let start = case(Some(&old), &committed(&mark(moment(5, 5, 50))));
+    assert_eq!(start.case, Case::Replanned, "the outbox is empty now");
+    assert!(matches!(start.base, Base::Reread { .. }));
+}
+
+#[test]
+fn a_recreated_topic_delivers_first_and_begins_anew_then() {
+    let recreated = vec![TopicInfo { id: topic_id(2), ..topics()[0].clone() }];
+    let undelivered = ledger(moment(4, 4, 40), vec![moment(5, 5, 50)]);
+    let decide = |ledger: &Ledger| {
+        decide_with(Some(ledger), &nothing_committed(), |facts| {
+            facts.topics = Box::leak(recreated.clone().into_boxed_slice());
+            facts.logs = &[(0, 3)];
+        })
+        .unwrap()
+    };
+    let start = decide(&undelivered);
+    assert_eq!((start.case, start.base.clone()), (Case::Recreated, Base::DeliverFirst));
+    let start = decide(&ledger(moment(5, 5, 50), vec![]));
+    assert_eq!((start.case, start.base.clone()), (Case::Recreated, Base::Empty));
+    assert_eq!(start.mark, MarkPlan::New { positions: vec![Some(0)] });
+}
+
+#[test]
+fn marks_of_the_future_and_of_others_at_work_stop() {
+    use base64::Engine as _;
+    let newer = base64::engine::general_purpose::STANDARD_NO_PAD.encode([crate::state::ledger::FORMAT + 1, 0, 0]);
+    let newer = CommittedOffsets { offsets: vec![Some(4)], metadata: newer };
+    assert_eq!(decide_with(None, &newer, |_| {}).unwrap_err().code, "newer");
+    let mut other = with_pending(mark(moment(4, 4, 40)), &moment(5, 5, 50));
+    other.pipeline = "other".into();
+    assert_eq!(decide_with(None, &committed(&other), |_| {}).unwrap_err().code, "newer");
+    other.pending = None;
+    assert_eq!(decide_with(None, &committed(&other), |_| {}).unwrap().case, Case::Reset);
+}
+
+#[test]
+fn a_mark_survives_its_metadata() {
+    let announced = with_pending(mark(moment(4, 4, 40)), &moment(5, 5, 50));
+    assert_eq!(Mark::from_metadata(&announced.to_metadata()), MarkRead::Mark(Box::new(announced)));
+    assert_eq!(Mark::from_metadata(""), MarkRead::Foreign);
+    assert_eq!(Mark::from_metadata("checkpoint of some other tool"), MarkRead::Foreign);
+}

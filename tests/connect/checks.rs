@@ -1,0 +1,196 @@
+//! Bad surroundings, each with the message that names them.
+
+use crate::stage::{ENGINE, Stage};
+use crate::support::clickhouse::ClickHouse;
+use crate::support::free_port;
+
+fn has(findings: &[String], wanted: &str) -> bool {
+    findings.iter().any(|finding| finding.contains(wanted))
+}
+
+#[track_caller]
+fn says(stage: &Stage, wanted: &[&str]) {
+    let ended = stage.check();
+    let findings = ended.findings();
+    for wanted in wanted {
+        assert!(has(&findings, wanted), "{wanted}\n{findings:#?}\n{}", ended.err);
+    }
+}
+
+#[test]
+fn what_fits_is_good() {
+    let stage = Stage::new("fits");
+    stage.sql(&format!("CREATE TABLE $.t (a Int64) {ENGINE}"));
+    let ended = stage.check();
+    assert_eq!((ended.code, ended.findings()), (0, vec![]));
+}
+
+#[test]
+fn a_missing_topic_and_a_missing_table_are_told_together_with_their_places() {
+    let stage = Stage::without_topic("nothing_there");
+    let ended = stage.check();
+    let findings = ended.findings();
+    assert_eq!(ended.code, 1);
+    assert!(has(&findings, "missing_topic: topic `nothing_there` does not exist"), "{findings:#?}");
+    assert!(has(&findings, "no_table: table `nothing_there`.`t` does not exist"), "{findings:#?}");
+    let report = ended.json();
+    let topic =
+        report["findings"].as_array().unwrap().iter().find(|finding| finding["code"] == "missing_topic").unwrap();
+    assert_eq!((&topic["line"], &topic["path"]), (&9.into(), &"pipelines[0].source.kafka.topic".into()));
+}
+
+#[test]
+fn a_broker_that_does_not_answer_is_named() {
+    let mut stage = Stage::new("no_broker");
+    stage.sql(&format!("CREATE TABLE $.t (a Int64) {ENGINE}"));
+    let port = free_port();
+    stage.source = format!("kafka: {{ topic: no_broker, brokers: [\"127.0.0.1:{port}\"] }}");
+    says(&stage, &["kafka: "]);
+    let report = stage.check().json();
+    let finding =
+        &report["findings"].as_array().unwrap().iter().find(|finding| finding["code"] == "kafka").unwrap().clone();
+    assert!(finding["help"].as_str().unwrap().contains(&port.to_string()), "{finding}");
+}
+
+#[test]
+fn a_refused_login_says_what_to_look_at() {
+    let mut stage = Stage::new("login");
+    stage.sql(&format!("CREATE TABLE $.t (a Int64) {ENGINE}"));
+    stage.source = format!(
+        "kafka: {{ topic: login, brokers: [\"{}\"], security: {{ sasl: {{ mechanism: plain, username: weir, \
+         password: wrong }} }} }}",
+        stage.kafka.sasl_brokers()
+    );
+    says(&stage, &["Kafka refuses the login: check `security.sasl`"]);
+}
+
+#[test]
+fn a_clickhouse_that_does_not_answer_is_named() {
+    let mut stage = Stage::new("no_clickhouse");
+    stage.clickhouse_url = format!("http://127.0.0.1:{}", free_port());
+    says(&stage, &["clickhouse: ClickHouse cannot be reached"]);
+}
+
+#[test]
+fn a_wrong_password_of_clickhouse_says_what_to_look_at() {
+    let server = ClickHouse::start_with_password("secret");
+    let mut stage = Stage::new("password");
+    stage.clickhouse_url = server.url();
+    let ended = stage.check();
+    let report = ended.json();
+    let finding =
+        report["findings"].as_array().unwrap().iter().find(|finding| finding["code"] == "clickhouse").unwrap().clone();
+    assert_eq!(finding["help"], "check `user` and `password`", "{finding}");
+}
+
+#[test]
+fn inputs_with_different_partition_counts_are_refused_with_the_numbers() {
+    let mut stage = Stage::new("unequal");
+    stage.kafka.create_topic("unequal_b", 3);
+    stage.sql(&format!("CREATE TABLE $.t (a Int64) {ENGINE}"));
+    stage.source = "kafka: { topics: [unequal, unequal_b] }".to_owned();
+    says(&stage, &["unequal_partitions: `unequal` has 2 partitions and `unequal_b` has 3"]);
+}
+
+#[test]
+fn a_topic_that_forgets_before_the_window_is_warned_of() {
+    let mut stage = Stage::without_topic("forgets");
+    stage.kafka.create_topic_with("forgets", 1, &[("retention.ms", "3600000")]);
+    stage.sql(&format!("CREATE TABLE $.t (a Int64) {ENGINE}"));
+    stage.rest = "steps: [ { dedup: { key: a, window: 1h } } ]".to_owned();
+    let ended = stage.check();
+    assert_eq!(ended.code, 0);
+    let findings = ended.findings();
+    assert!(
+        has(
+            &findings,
+            "short_retention: `forgets` keeps its records for 1h, and twice the windows of the steps are 2h"
+        ),
+        "{findings:#?}"
+    );
+}
+
+#[test]
+fn engines_that_cannot_drop_a_repeated_block_are_refused_by_name() {
+    let mut stage = Stage::new("engines");
+    stage.sql("CREATE TABLE $.nothing (a Int64) ENGINE = Null");
+    stage.sql("CREATE TABLE $.remembered (a Int64) ENGINE = Memory");
+    stage.sql("CREATE TABLE $.buffered AS $.remembered ENGINE = Buffer($, remembered, 1, 10, 100, 10, 100, 10, 100)");
+    for (table, wanted) in [
+        ("nothing", "has engine Null"),
+        ("remembered", "has engine Memory"),
+        ("buffered", "it loses the tokens of blocks"),
+    ] {
+        stage.sink = format!("table: {table}");
+        says(&stage, &[wanted]);
+    }
+}
+
+#[test]
+fn several_urls_with_a_plain_table_are_refused() {
+    let mut stage = Stage::new("urls");
+    stage.sql(&format!("CREATE TABLE $.t (a Int64) {ENGINE}"));
+    let url = stage.clickhouse_url.clone();
+    stage.sink = format!("table: t, urls: [\"{url}\", \"{url}/\"]");
+    says(&stage, &["servers with plain tables share no window"]);
+}
+
+#[test]
+fn a_type_that_cannot_be_written_and_a_misspelt_column_are_named() {
+    let mut stage = Stage::new("types");
+    stage.sql(&format!("CREATE TABLE $.t (good Int64, odd Variant(String, UInt64)) {ENGINE}"));
+    stage.sink = "table: t, columns: { goood: a }".to_owned();
+    says(
+        &stage,
+        &[
+            "unsupported_type: column `odd` of `t`",
+            "unknown_column: `t` has no column `goood`, which `columns` names (did you mean `good`?)",
+        ],
+    );
+}
+
+#[test]
+fn columns_that_nothing_fills_and_fields_without_a_column_are_noted() {
+    let mut stage = Stage::new("fit");
+    stage.sql(&format!("CREATE TABLE $.t (a Int64, never String) {ENGINE}"));
+    stage.produce(&[r#"{"a":1,"spare":2}"#]);
+    says(&stage, &["none of the 1 sampled records fills `never`", "no column of `t` takes `spare`"]);
+    stage.rest = "steps: [ { select: { a: a } } ]".to_owned();
+    says(&stage, &["nothing fills `never` of `t`: the select has no such field"]);
+}
+
+#[test]
+fn fix_runs_what_it_shows_and_looks_again() {
+    let mut stage = Stage::new("mends");
+    stage.sql("CREATE TABLE $.t (a Int64) ENGINE = MergeTree ORDER BY tuple()");
+    stage.sql("CREATE TABLE $.sums (a Int64) ENGINE = SummingMergeTree ORDER BY a");
+    stage.sql("CREATE MATERIALIZED VIEW $.mv TO $.sums AS SELECT a FROM $.t");
+    stage.rest = "dead_letters: { clickhouse: { table: broken } }".to_owned();
+    let before = stage.check();
+    let findings = before.findings();
+    assert_eq!((before.code, findings.len()), (1, 3), "{findings:#?}");
+    assert!(has(&findings, "no_window: `mends`.`t` does not drop repeated blocks"), "{findings:#?}");
+    assert!(has(&findings, "no_window: `mends`.`sums` (the target of materialized view mends.mv)"), "{findings:#?}");
+    assert!(has(&findings, "the table `broken` for dead letters does not exist"), "{findings:#?}");
+
+    let asked = stage.weir(&["check", "--connect", "--fix"]);
+    assert_eq!(asked.code, 1, "no answer is no");
+    assert!(asked.err.contains("run them? [y/N]"), "{}", asked.err);
+    assert_eq!(stage.check().findings().len(), 3);
+
+    let fixed = stage.weir(&["check", "--connect", "--fix", "--yes", "--format", "json"]);
+    assert_eq!((fixed.code, fixed.findings()), (0, vec![]), "{}", fixed.err);
+    assert_eq!(fixed.json()["fixed"].as_array().unwrap().len(), 3);
+    assert_eq!(stage.sql("EXISTS TABLE $.broken"), "1");
+}
+
+#[test]
+fn explain_asks_for_partitions_and_the_exact_insert() {
+    let mut stage = Stage::new("explained");
+    stage.sql(&format!("CREATE TABLE $.t (a Int64, b String, c String MATERIALIZED b) {ENGINE}"));
+    stage.rest = "steps: [ { dedup: { key: a, window: 24h } } ]".to_owned();
+    let ended = stage.weir(&["explain", "--connect"]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert!(ended.out.contains("INSERT INTO `explained`.`t` (`a`, `b`) FORMAT Native"), "{}", ended.out);
+    assert!(ended.out.contains("async_insert=0") && ended.out.contains("2 partitions"), "{}", ended.out);
+}

@@ -1,0 +1,133 @@
+//! Records with duplicates: some at once, or a stream of them in the background.
+
+use crate::support::PATIENCE;
+use crate::support::kafka::{Kafka, TestRecord};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Draws numbers; the same seed draws the same.
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound.max(1)
+    }
+}
+
+/// Writes events: every fourth repeats an id, near or far. Event time moves on by ten seconds each.
+pub struct Events {
+    dice: Dice,
+    seq: u64,
+    fresh: u64,
+}
+
+/// The event time of event 0.
+pub const BEGIN_MS: i64 = 1_700_000_000_000;
+/// From one event to the next.
+pub const STEP_MS: i64 = 10_000;
+
+impl Events {
+    pub fn new(seed: u64) -> Events {
+        Events { dice: Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1), seq: 0, fresh: 0 }
+    }
+
+    /// Id and payload of the next event.
+    pub fn next(&mut self) -> (String, String) {
+        let repeats = self.fresh > 0 && self.dice.below(4) == 0;
+        let id = match repeats {
+            true => {
+                let reach = if self.dice.below(2) == 0 { 50 } else { self.fresh };
+                self.fresh - 1 - self.dice.below(reach.min(self.fresh))
+            }
+            false => {
+                self.fresh += 1;
+                self.fresh - 1
+            }
+        };
+        let (seq, ts) = (self.seq, BEGIN_MS + self.seq as i64 * STEP_MS);
+        self.seq += 1;
+        let id = format!("id-{id}");
+        let payload = format!(r#"{{"id":"{id}","seq":{seq},"ts":{ts},"text":"weir passes {seq}"}}"#);
+        (id, payload)
+    }
+
+    pub fn take(&mut self, count: usize) -> Vec<TestRecord> {
+        let mut record = || {
+            let (id, payload) = self.next();
+            TestRecord::new(payload).key(id)
+        };
+        (0..count).map(|_| record()).collect()
+    }
+}
+
+/// Picks a seed, and says it: `WEIR_SEED` repeats a run's choices.
+pub fn dice(what: &str) -> Dice {
+    let drawn = || std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(1, |since| since.as_nanos() as u64);
+    let seed = std::env::var("WEIR_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(drawn);
+    println!("{what}: WEIR_SEED={seed}");
+    Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+}
+
+/// A producer in the background, until it is stopped.
+pub struct Flow {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<(u64, Events)>>,
+}
+
+impl Flow {
+    pub fn start(kafka: &Kafka, topic: &str, per_second: u64, seed: u64) -> Flow {
+        Flow::go_on(kafka, topic, per_second, Events::new(seed))
+    }
+
+    /// Goes on where the events are.
+    pub fn go_on(kafka: &Kafka, topic: &str, per_second: u64, events: Events) -> Flow {
+        let producer = kafka.producer(&[]);
+        let (stop, topic) = (Arc::new(AtomicBool::new(false)), topic.to_owned());
+        let told = stop.clone();
+        let thread = std::thread::spawn(move || produce(&producer, &topic, per_second, events, &told));
+        Flow { stop, thread: Some(thread) }
+    }
+
+    /// Ends it when the broker has all; how many that were, and the events to go on with.
+    pub fn stop(mut self) -> (u64, Events) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.thread.take().expect("it is stopped once").join().expect("the producer's thread does not panic")
+    }
+}
+
+impl Drop for Flow {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
+}
+
+fn produce(
+    producer: &BaseProducer,
+    topic: &str,
+    per_second: u64,
+    mut events: Events,
+    stop: &AtomicBool,
+) -> (u64, Events) {
+    let begun = Instant::now();
+    let mut sent = 0;
+    while !stop.load(Ordering::SeqCst) {
+        let due = begun.elapsed().as_millis() as u64 * per_second / 1000;
+        while sent < due {
+            let (id, payload) = events.next();
+            while producer.send(BaseRecord::to(topic).key(&id).payload(&payload)).is_err() {
+                // The queue is full: the broker is away.
+                producer.poll(Duration::from_millis(10));
+            }
+            sent += 1;
+        }
+        producer.poll(Duration::from_millis(5));
+    }
+    producer.flush(PATIENCE).expect("the broker takes what was sent");
+    (sent, events)
+}

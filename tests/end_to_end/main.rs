@@ -1,0 +1,22 @@
+//! weir as its user runs it: the real binary, the real broker, the real engine, and everything that can go wrong.
+//!
+//! Every test has a topic, a table, a group and state directories of its own, so they run side by side on one broker
+//! and one engine; those that kill a part have it for themselves. The result is compared row for row with the oracle
+//! (`oracle.rs`), which reads the topic with a plain client.
+
+mod chaos;
+mod disk;
+mod flow;
+mod groups;
+mod kills;
+mod lossy;
+mod oracle;
+mod plain;
+mod rebalances;
+mod refused;
+mod stage;
+#[path = "../support/mod.rs"]
+mod support;
+mod topics;
+mod trouble;
+mod weir;

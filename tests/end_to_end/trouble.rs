@@ -1,0 +1,115 @@
+//! Records that cannot be read, and a table that changes while blocks wait for it.
+
+use crate::flow::Events;
+use crate::oracle::{deduplicated, settle, settle_with};
+use crate::stage::{COLUMNS, Stage};
+use crate::support::PATIENCE;
+use crate::support::clickhouse::ClickHouse;
+use crate::support::kafka::{Kafka, TestRecord};
+use crate::support::proxy::Proxy;
+use std::thread::sleep;
+use std::time::Duration;
+
+/// Payloads that are no rows, each with what its dead letter is to say.
+const BROKEN: [(&[u8], &str); 5] = [
+    (b"{\"id\":\"cut", "bad-0"),
+    (b"[1,2]", "bad-1"),
+    (b"{\"id\":\"a\",\"seq\":NaN}", "bad-2"),
+    (b"{\"id\":\"\xff\xfe\",\"seq\":1}", "bad-3"),
+    (b"{\"id\":\"far-too-far\",\"seq\":18446744073709551616,\"ts\":1}", "bad-4"),
+];
+
+#[test]
+fn broken_records_become_dead_letters_and_do_not_hold_the_rest() {
+    let (kafka, clickhouse) = (Kafka::shared(), ClickHouse::shared());
+    let stage = Stage::new("broken", kafka, clickhouse, 1);
+    let mut events = Events::new(14);
+    for (payload, key) in BROKEN {
+        kafka.produce(&stage.name, &events.take(100));
+        kafka.produce(&stage.name, &[TestRecord::new(payload).key(key)]);
+    }
+    kafka.produce(&stage.name, &[TestRecord { payload: None, ..TestRecord::default() }.key("tombstone")]);
+    let mut weir = stage.weir_with("a", &["--until-end", "--format", "json"]);
+    assert!(weir.wait(PATIENCE).success(), "{}", weir.log());
+    let summary: serde_json::Value = serde_json::from_str(&weir.output()).unwrap();
+    let pipeline = &summary["pipelines"][0];
+    assert_eq!(pipeline["dead_letters"]["total"], BROKEN.len(), "{pipeline}");
+    assert_eq!(pipeline["records"]["tombstones"], 1, "{pipeline}");
+    // The row whose number does not fit is none.
+    let mut expected = deduplicated(&kafka.read_all(&stage.name), None);
+    expected.retain(|row| row.id.starts_with("id-"));
+    settle_with(clickhouse, &stage, &expected, &mut []);
+}
+
+#[test]
+fn dead_letters_in_a_table_are_written_once_across_kills() {
+    let (kafka, clickhouse) = (Kafka::shared(), ClickHouse::shared());
+    let mut stage = Stage::new("letters_table", kafka, clickhouse, 2);
+    stage.pipeline.push("dead_letters: { clickhouse: { table: letters } }".to_owned());
+    clickhouse.query(&format!(
+        "CREATE TABLE {}.letters (time DateTime64(3), pipeline String, step String, reason String, message String, \
+         topic String, partition Int32, offset Int64, timestamp DateTime64(3), key Nullable(String), \
+         value Nullable(String), headers Array(Tuple(String, Nullable(String)))) ENGINE = MergeTree ORDER BY time \
+         SETTINGS non_replicated_deduplication_window = 1000000",
+        stage.name
+    ));
+    let mut events = Events::new(15);
+    let mut broken = 0;
+    for _ in 0..6 {
+        for (payload, key) in BROKEN {
+            kafka.produce(&stage.name, &events.take(60));
+            kafka.produce(&stage.name, &[TestRecord::new(payload).key(format!("{key}-{broken}"))]);
+            broken += 1;
+        }
+        let mut weir = stage.weir("a");
+        sleep(Duration::from_millis(900));
+        weir.kill();
+    }
+    let mut expected = deduplicated(&kafka.read_all(&stage.name), None);
+    expected.retain(|row| row.id.starts_with("id-"));
+    let mut weir = stage.weir_with("a", &["--until-end"]);
+    assert!(weir.wait(PATIENCE).success(), "{}", weir.log());
+    settle_with(clickhouse, &stage, &expected, &mut []);
+    let letters = clickhouse.query("SELECT count(), uniqExact(partition, offset) FROM letters_table.letters");
+    assert_eq!(letters, format!("{broken}\t{broken}"));
+}
+
+#[test]
+fn a_column_dropped_or_retyped_while_blocks_wait_stops_delivery_until_it_is_mended() {
+    let (kafka, clickhouse) = (Kafka::shared(), ClickHouse::shared());
+    let proxy = Proxy::start(&clickhouse.url());
+    let stage = Stage { url: proxy.url(), ..Stage::bare("changed_table", kafka, clickhouse) };
+    kafka.create_topic(&stage.name, 1);
+    clickhouse.query("CREATE DATABASE changed_table");
+    stage.create_table(clickhouse, &format!("{COLUMNS}, text String"));
+    let mut events = Events::new(16);
+    let changes = [
+        ("DROP COLUMN text", "ADD COLUMN text String", "column `text` (String) is gone"),
+        ("MODIFY COLUMN ts String", "MODIFY COLUMN ts Int64", "column `ts`"),
+    ];
+    for (number, (hurt, mend, sentence)) in changes.into_iter().enumerate() {
+        kafka.produce(&stage.name, &events.take(500));
+        let mut weir = stage.weir("a");
+        weir.wait_for_metric("weir_blocks_acknowledged_total", "", 1.0);
+        proxy.outage(true);
+        kafka.produce(&stage.name, &events.take(500));
+        weir.wait_for_metric("weir_blocks_sealed_total", "", 2.0);
+        clickhouse.query(&format!("ALTER TABLE changed_table.t {hurt}"));
+        let rows = clickhouse.count("SELECT count() FROM changed_table.t");
+        proxy.outage(false);
+        weir.wait_for_log(sentence);
+        sleep(Duration::from_secs(1));
+        assert_eq!(clickhouse.count("SELECT count() FROM changed_table.t"), rows, "nothing is sent meanwhile");
+        if number == 1 {
+            // A restart changes nothing about it.
+            weir.kill();
+            weir = stage.weir("a");
+            sleep(Duration::from_secs(2));
+        }
+        clickhouse.query(&format!("ALTER TABLE changed_table.t {mend}"));
+        settle(kafka, clickhouse, &stage, None, &mut [&mut weir]);
+    }
+    let texts = clickhouse.count("SELECT countIf(text = concat('weir passes ', toString(seq))) FROM changed_table.t");
+    let rows = clickhouse.count("SELECT count() FROM changed_table.t");
+    assert!(texts > 0 && texts <= rows);
+}
