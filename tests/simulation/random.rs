@@ -336,7 +336,9 @@ impl Schedule {
             TableOutage => self.outage_until_ms = now_ms + self.chance.below(8000),
             Expire => {
                 self.kill(place);
-                self.world.kafka.forget_committed(GROUP);
+                if self.world.has_booted() {
+                    self.world.kafka.forget_committed(GROUP);
+                }
             }
             Replan => {
                 self.kill(place);
