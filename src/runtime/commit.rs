@@ -36,8 +36,8 @@ struct Outgoing {
     state: OutputState,
     attempts: u32,
     not_before_ms: u64,
-    /// An attempt, here or in a former life, may have been applied.
-    unclear: bool,
+    /// Since when an attempt may have been applied (boot clock); 0 for one of a former life.
+    unclear_since_ms: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -323,7 +323,7 @@ impl CommitLog {
             epoch: front.record.after.epoch,
             output: output as u16,
             token: Token(record.token.clone()),
-            unclear: outgoing.unclear,
+            unclear: outgoing.unclear_since_ms.is_some(),
             block: outgoing.block.clone(),
             record,
             lease_until_ms,
@@ -352,11 +352,14 @@ impl CommitLog {
         epoch: Epoch,
         output: u16,
         failed: Attempted,
+        boot_ms: u64,
         not_before: impl FnOnce(u32) -> u64,
     ) -> u32 {
         let Some(outgoing) = self.outgoing(epoch, output) else { return 0 };
         outgoing.state = OutputState::Waiting;
-        outgoing.unclear |= failed == Attempted::Unclear;
+        if failed == Attempted::Unclear {
+            outgoing.unclear_since_ms.get_or_insert(boot_ms);
+        }
         if failed != Attempted::NotBegun {
             outgoing.attempts += 1;
             outgoing.not_before_ms = not_before(outgoing.attempts);
@@ -408,10 +411,11 @@ impl CommitLog {
         self.sealed.is_empty() && self.forced.is_none()
     }
 
-    /// Whether a block of the next epoch may already be in the table, by an attempt here or in a former life.
-    pub fn has_unclear(&self) -> bool {
-        let front = self.sealed.front();
-        front.is_some_and(|sealed| sealed.outputs.iter().any(Outgoing::is_unclear))
+    /// Whether a block of the next epoch may have been in the table for longer than `longer_ms`, by an attempt here or
+    /// in a former life.
+    pub fn has_unclear(&self, boot_ms: u64, longer_ms: u64) -> bool {
+        let is_old = |output: &Outgoing| output.is_unclear(boot_ms, longer_ms);
+        self.sealed.front().is_some_and(|sealed| sealed.outputs.iter().any(is_old))
     }
 }
 
@@ -419,7 +423,13 @@ impl Sealed {
     /// `blocks` = `None`: stored in a former life.
     fn new(record: EpochRecord, blocks: Option<Vec<Block>>, unclear: bool) -> Sealed {
         let stored = blocks.is_none();
-        let outgoing = |block| Outgoing { block, state: OutputState::Waiting, attempts: 0, not_before_ms: 0, unclear };
+        let outgoing = |block| Outgoing {
+            block,
+            state: OutputState::Waiting,
+            attempts: 0,
+            not_before_ms: 0,
+            unclear_since_ms: unclear.then_some(0),
+        };
         let outputs = match blocks {
             Some(blocks) => blocks.into_iter().map(|block| outgoing(Some(block))).collect(),
             None => record.outputs.iter().map(|_| outgoing(None)).collect(),
@@ -446,7 +456,8 @@ impl Outgoing {
         self.state == OutputState::Waiting && boot_ms >= self.not_before_ms
     }
 
-    fn is_unclear(&self) -> bool {
-        self.state != OutputState::Acknowledged && self.unclear
+    fn is_unclear(&self, boot_ms: u64, longer_ms: u64) -> bool {
+        let is_old = self.unclear_since_ms.is_some_and(|since| boot_ms >= since + longer_ms);
+        self.state != OutputState::Acknowledged && is_old
     }
 }

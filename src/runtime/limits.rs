@@ -43,6 +43,10 @@ pub const STOPPED_RETRY_MS: u64 = 10_000;
 /// How often topics are looked at: their ids, their partition counts.
 pub const LOOK_AROUND_MS: u64 = 5_000;
 
+/// A block that may be in the table for longer than this goes before any new one of the table. Shorter troubles cannot
+/// push its token out of a window that holds two hours of parts.
+pub const GATE_AFTER_MS: u64 = 10_000;
+
 /// Backoff of retryable errors: full jitter between 0 and `BACKOFF_FIRST_MS × 2^n`, at most `BACKOFF_MAX_MS`.
 pub const BACKOFF_FIRST_MS: u64 = 100;
 pub const BACKOFF_MAX_MS: u64 = 30_000;

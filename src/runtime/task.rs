@@ -716,7 +716,7 @@ impl Task {
             self.say_offer(io, offer, &mark);
             worked = true;
         }
-        if !self.passes_gate() {
+        if !self.passes_gate(io.boot_ms) {
             return Ok(worked);
         }
         while let Some(mut send) = self.log.next_to_send(io.boot_ms) {
@@ -727,7 +727,7 @@ impl Task {
             let (epoch, output) = (send.epoch, send.output);
             let stale = self.stale(&send, io.wall_ms);
             if !(io.submit)(Attempt { task: self.id, send, block, stale }) {
-                self.log.undelivered(epoch, output, Attempted::NotBegun, |_| 0);
+                self.log.undelivered(epoch, output, Attempted::NotBegun, io.boot_ms, |_| 0);
                 break;
             }
             worked = true;
@@ -735,9 +735,9 @@ impl Task {
         Ok(worked)
     }
 
-    /// What may already be in the table goes first.
-    fn passes_gate(&mut self) -> bool {
-        let unclear = self.log.has_unclear();
+    /// What may have been in the table for a while goes first.
+    fn passes_gate(&mut self, boot_ms: u64) -> bool {
+        let unclear = self.log.has_unclear(boot_ms, limits::GATE_AFTER_MS);
         if unclear != self.holds_gate {
             self.holds_gate = unclear;
             let gate = &self.settings.gate.unclear;
@@ -792,7 +792,7 @@ impl Task {
         let seed = self.id.partition as u64 ^ epoch.0 << 20;
         match outcome {
             AttemptOutcome::NotBegun => {
-                self.log.undelivered(epoch, output, Attempted::NotBegun, |_| 0);
+                self.log.undelivered(epoch, output, Attempted::NotBegun, io.boot_ms, |_| 0);
             }
             AttemptOutcome::Acknowledged { seconds } => {
                 self.stuck = None;
@@ -808,7 +808,7 @@ impl Task {
                     false => io.boot_ms + limits::backoff_ms(attempt, seed),
                 };
                 let how = if stop { Attempted::Refused } else { Attempted::Unclear };
-                let attempts = self.log.undelivered(epoch, output, how, delay);
+                let attempts = self.log.undelivered(epoch, output, how, io.boot_ms, delay);
                 if stop && self.settings.stops_on_failure {
                     (io.say)(self.id, FromTask::Failed(error));
                 } else if stop && self.stuck.is_none() {
