@@ -54,7 +54,7 @@ pub const BACKOFF_MAX_MS: u64 = 30_000;
 /// How long to wait before attempt `attempt` (from 1): full jitter. Chance comes from `seed`, so that a
 /// simulation repeats itself.
 pub fn backoff_ms(attempt: u32, seed: u64) -> u64 {
-    let ceiling = BACKOFF_FIRST_MS.saturating_mul(1 << attempt.min(20)).min(BACKOFF_MAX_MS);
+    let ceiling = BACKOFF_FIRST_MS.saturating_mul(1 << attempt.saturating_sub(1).min(20)).min(BACKOFF_MAX_MS);
     let chance = xxhash_rust::xxh3::xxh3_64_with_seed(&attempt.to_le_bytes(), seed);
     BACKOFF_FIRST_MS / 2 + chance % ceiling
 }

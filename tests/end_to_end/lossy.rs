@@ -30,7 +30,7 @@ fn lost_requests_and_answers_cost_no_row_and_double_none() {
         Fate::Pass,
         Fate::Pass,
     ];
-    proxy.next_inserts((0..200).map(|_| fates[dice.below(fates.len() as u64) as usize]).collect::<Vec<_>>());
+    proxy.next_inserts((0..100).map(|_| fates[dice.below(fates.len() as u64) as usize]).collect::<Vec<_>>());
     let flow = Flow::start(kafka, &stage.name, 1500, dice.below(u64::MAX));
     for _ in 0..4 {
         let mut weir = stage.weir("a");
@@ -40,7 +40,7 @@ fn lost_requests_and_answers_cost_no_row_and_double_none() {
     flow.stop();
     let mut weir = stage.weir("a");
     settle(kafka, clickhouse, &stage, None, &mut [&mut weir]);
-    println!("lossy: {} inserts, the first 200 of them with trouble", proxy.inserts());
+    println!("lossy: {} inserts, the first 100 of them with trouble", proxy.inserts());
 }
 
 #[test]
