@@ -87,6 +87,10 @@ impl Member {
     fn land(&mut self) -> Option<GroupEvent> {
         let now_ms = self.seams.now_ms();
         let (cut, keeps) = (self.is_cut(), self.bug == Some(Bug::CommitAfterRejoin));
+        if cut && keeps {
+            // It waits in the client's queue for a connection, whatever happens meanwhile.
+            self.flights.iter_mut().for_each(|flight| flight.outlives_loss = true);
+        }
         let due = |flight: &Flight| match cut {
             true => now_ms >= flight.times_out_ms && !keeps,
             false => now_ms >= flight.due_ms,
@@ -214,10 +218,7 @@ impl Group for Member {
                 self.is_lost = true;
                 self.lose_flights();
             }
-            Some(GroupEvent::Assigned(_)) | None if self.is_lost && !self.flights.is_empty() => {
-                self.is_lost = false;
-                self.send_what_outlived();
-            }
+            _ if !self.is_lost => self.send_what_outlived(),
             _ => {}
         }
         if let Some(event) = &event {
@@ -238,6 +239,7 @@ impl Group for Member {
         seams.call("unassign", || inner.unassign(partitions))?;
         // The broker has gone on to the next generation before anybody else gets these.
         self.lose_flights();
+        self.is_lost = false;
         Ok(())
     }
 
