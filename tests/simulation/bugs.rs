@@ -20,9 +20,18 @@ fn caught_at_random(bug: Bug) -> Option<String> {
 
 /// What a course of events made for this bug shows.
 fn caught_by(course: fn(&mut World) -> Result<(), Violation>, bug: Bug) -> Option<String> {
-    let run = |bug| course(&mut World::new(Setup { tight_window: true, bug, ..Setup::plain(1) })).err();
-    assert_eq!(run(None), None, "{bug:?}: the course fails without the bug, too");
-    run(Some(bug)).map(|wrong| wrong.0)
+    let run = |bug| {
+        let mut world = World::new(Setup { tight_window: true, bug, ..Setup::plain(1) });
+        world.seams.keep_trace();
+        let result = course(&mut world);
+        (result.err(), world.seams.trace())
+    };
+    assert_eq!(run(None).0, None, "{bug:?}: the course fails without the bug, too");
+    let (wrong, trace) = run(Some(bug));
+    if wrong.is_none() {
+        println!("{}", trace.join("\n"));
+    }
+    wrong.map(|wrong| wrong.0)
 }
 
 /// One instance has announced and is not answered; it sleeps, another goes on, and it wakes.
@@ -41,9 +50,13 @@ fn sleep_past_the_lease(world: &mut World) -> Result<(), Violation> {
     world.instances[sleeper].paused_until_ms = u64::MAX;
     world.add_instance();
     settle(world)?;
+    world.forget_tokens();
     world.instances[sleeper].paused_until_ms = 0;
-    world.work(sleeper);
-    world.begin_attempt(sleeper);
+    // Its worker is faster than its coordinator.
+    for _ in 0..3 {
+        world.work(sleeper);
+        world.begin_attempt(sleeper);
+    }
     while !world.table.under_way.is_empty() {
         world.end_request(0, true, acknowledged())?;
     }
@@ -65,6 +78,7 @@ fn come_back_with_an_old_commit(world: &mut World) -> Result<(), Violation> {
     settle(world)?;
     (0..12).for_each(|_| world.produce_anywhere());
     settle(world)?;
+    world.forget_tokens();
     world.set_cut(first, 0);
     for _ in 0..20 {
         round(world)?;
