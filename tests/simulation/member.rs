@@ -87,6 +87,10 @@ impl Member {
     fn land(&mut self) -> Option<GroupEvent> {
         let now_ms = self.seams.now_ms();
         let (cut, keeps) = (self.is_cut(), self.bug == Some(Bug::CommitAfterRejoin));
+        if cut && keeps {
+            // It waits in the client's queue for a connection, whatever happens meanwhile.
+            self.flights.iter_mut().for_each(|flight| flight.outlives_loss = true);
+        }
         let due = |flight: &Flight| match cut {
             true => now_ms >= flight.times_out_ms && !keeps,
             false => now_ms >= flight.due_ms,
@@ -120,9 +124,14 @@ impl Member {
     /// Under a seeded bug: the client sends, with its new membership, what it had in its queue.
     fn send_what_outlived(&mut self) {
         while let Some(flight) = self.flights.pop_front_if(|flight| flight.outlives_loss) {
-            self.seams.note(|| format!("an old commit is sent after the rejoin: {:?}", short(&flight.tasks)));
             self.inner.commit(flight.id, &flight.tasks).expect("the cluster in memory takes commits");
-            self.inner.poll(Duration::ZERO);
+            let answer = self.inner.poll(Duration::ZERO);
+            if !matches!(&answer, Some(GroupEvent::Committed { outcome: CommitOutcome::Accepted, .. })) {
+                // The rejoin is not over yet.
+                return self.flights.push_front(flight);
+            }
+            self.seams.note(|| format!("an old commit was sent after the rejoin: {:?}", short(&flight.tasks)));
+            self.answers.extend(answer);
         }
     }
 
@@ -214,10 +223,7 @@ impl Group for Member {
                 self.is_lost = true;
                 self.lose_flights();
             }
-            Some(GroupEvent::Assigned(_)) | None if self.is_lost && !self.flights.is_empty() => {
-                self.is_lost = false;
-                self.send_what_outlived();
-            }
+            _ if !self.is_lost => self.send_what_outlived(),
             _ => {}
         }
         if let Some(event) = &event {
@@ -238,6 +244,7 @@ impl Group for Member {
         seams.call("unassign", || inner.unassign(partitions))?;
         // The broker has gone on to the next generation before anybody else gets these.
         self.lose_flights();
+        self.is_lost = false;
         Ok(())
     }
 

@@ -264,10 +264,6 @@ impl Process {
         true
     }
 
-    pub fn has_jobs(&self) -> bool {
-        !self.jobs.is_empty()
-    }
-
     /// Delivery takes the next attempt and sends its request, if its lease still holds.
     pub fn begin_attempt(&mut self, table: &mut Table) {
         let Some(Attempt { task, send, block, .. }) = self.jobs.pop_front() else { return };
@@ -294,9 +290,5 @@ impl Process {
             outcome => outcome,
         };
         self.inbox.tell(task, ToTask::Attempted { epoch, output, outcome });
-    }
-
-    pub fn next_due_ms(&self) -> Option<u64> {
-        self.tasks.iter().filter_map(Task::next_due_ms).min()
     }
 }

@@ -31,6 +31,13 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// By its name in this file.
+    pub fn named(name: &str) -> Kind {
+        use Kind::*;
+        let all = [Several, Expiry, SharedKeys, Replanned, UntilEnd, Zombies, Reset, Recreated];
+        all.into_iter().find(|kind| format!("{kind:?}") == name).expect("there is a kind of that name")
+    }
+
     fn of(chance: &mut Chance) -> Kind {
         match chance.below(16) {
             0 => Kind::Expiry,

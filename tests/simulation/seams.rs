@@ -25,8 +25,6 @@ pub struct Seams(Arc<Mutex<Inner>>);
 struct Inner {
     boot_ms: u64,
     calls: u64,
-    /// The names of the calls in order, when they are wanted.
-    names: Option<Vec<&'static str>>,
     crash_at: Option<(u64, Side)>,
     trace: Option<Vec<String>>,
 }
@@ -39,19 +37,17 @@ impl Seams {
 
     /// Makes a call to the outside.
     pub fn call<T>(&self, name: &'static str, act: impl FnOnce() -> T) -> T {
-        let number = self.count(name);
+        let number = self.count();
+        self.note(|| format!("call {number}: {name}"));
         self.die_at(number, Side::Before);
         let result = act();
         self.die_at(number, Side::After);
         result
     }
 
-    fn count(&self, name: &'static str) -> u64 {
+    fn count(&self) -> u64 {
         let mut inner = self.inner();
         inner.calls += 1;
-        if let Some(names) = &mut inner.names {
-            names.push(name);
-        }
         inner.calls
     }
 
@@ -65,14 +61,6 @@ impl Seams {
     /// Calls made so far.
     pub fn calls(&self) -> u64 {
         self.inner().calls
-    }
-
-    pub fn keep_names(&self) {
-        self.inner().names = Some(Vec::new());
-    }
-
-    pub fn names(&self) -> Vec<&'static str> {
-        self.inner().names.clone().unwrap_or_default()
     }
 
     /// Whoever makes call number `number` dies there.

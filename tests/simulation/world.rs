@@ -356,7 +356,13 @@ impl World {
         if !self.runs(place) {
             return Ok(());
         }
+        let id = self.instance_id(place);
         self.guarded(place, |world| world.instances[place].process.as_mut().unwrap().coordinate());
+        // Who joined again in this turn has a session again, even if it dies before its first heartbeat.
+        if self.kafka.is_member(GROUP, &id) {
+            let now_ms = self.seams.now_ms();
+            self.heard_ms.entry(id).or_insert(now_ms);
+        }
         self.look_after(place)
     }
 
