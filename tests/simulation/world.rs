@@ -496,8 +496,8 @@ impl World {
         for place in 0..self.instances.len() {
             let instance = &self.instances[place];
             let reaches = instance.cut_until_ms <= now_ms;
-            if instance.process.is_some() && reaches {
-                instance.process.as_ref().unwrap().is_cut.store(false, Relaxed);
+            if let Some(process) = instance.process.as_ref().filter(|_| reaches) {
+                process.is_cut.store(false, Relaxed);
             }
             if self.runs(place) && reaches {
                 self.heard_ms.insert(self.instance_id(place), now_ms);
