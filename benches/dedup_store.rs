@@ -100,7 +100,7 @@ impl Stream {
         self.batches += 1;
         if self.batches.is_multiple_of(BATCHES_PER_EPOCH) {
             let mut batch = WriteBatch::default();
-            self.seen.seal(&mut batch.seen);
+            self.seen.seal(&self.store, self.records as i64, &mut batch).expect("a healthy store");
             batch.put(Table::Ledger, *b"checkpoint", self.records.to_be_bytes());
             // One epoch is always on its way: its changes are in the overlay while the next is judged.
             if let Some(sealed) = self.sealed.replace(batch) {
@@ -116,7 +116,7 @@ impl Stream {
             self.store.write(&sealed).expect("a healthy store");
         }
         let mut open = WriteBatch::default();
-        self.seen.seal(&mut open.seen);
+        self.seen.seal(&self.store, self.records as i64, &mut open).expect("a healthy store");
         self.store.write(&open).expect("a healthy store");
         self.seen = table();
         self.batches = 0;

@@ -43,8 +43,6 @@ enum Access {
 /// What a metric shows of a store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Usage {
-    /// Keys of `seen`, expired and not yet reclaimed ones included; an estimate.
-    pub seen_keys: u64,
     /// Memtables of all tables.
     pub memtable_bytes: u64,
     /// Indexes and Bloom filters of open files.
@@ -100,7 +98,6 @@ impl RocksStore {
         let number = |table, name| self.number(open.db(), table, name);
         let sum = |name| Table::ALL.iter().map(|&table| number(table, name)).sum();
         Usage {
-            seen_keys: number(Table::Seen, "rocksdb.estimate-num-keys"),
             memtable_bytes: sum("rocksdb.cur-size-all-mem-tables"),
             reader_bytes: sum("rocksdb.estimate-table-readers-mem"),
             compaction_pending_bytes: sum("rocksdb.estimate-pending-compaction-bytes"),
