@@ -390,6 +390,39 @@ fn a_passed_window_leaves_nothing_in_the_store() {
     assert!(store.table_bytes(Table::Seen) < 5_000 * 26, "{}", store.table_bytes(Table::Seen));
 }
 
+/// By arrival, a change may have an earlier time than the state it replaces. When the later time is not passed yet,
+/// the older state must not come to light because the newer one is.
+#[test]
+fn a_replaced_state_does_not_come_back_when_the_newer_one_is_passed() {
+    let options = SeenOptions { memory: Memory::Changes, ..FIRST };
+    let one_run_per_epoch = Shape { run_keys: 1, chunk_keys: 10, fanout: 4, stretch_keys: 100, bytes_max: 1 << 16 };
+    let row = |time_ms, watermark_ms, content| Candidate { key: 7 << 70, time_ms, watermark_ms, content };
+    // Other keys whose states are older still, so that the merges take in one more run.
+    let other = |time_ms| Candidate { key: 9 << 100, time_ms, watermark_ms: 100, content: 1 };
+    let epochs = |seen: &mut Seen, store: &MemoryStore, count: i64| {
+        for epoch in 0..count {
+            passed(seen, store, &[other(91 + epoch % 2)]);
+            store_epoch(seen, store, 100);
+        }
+    };
+    for (between, after, is_sealed) in (0..6).flat_map(|n| (0..8).flat_map(move |m| [(n, m, false), (n, m, true)])) {
+        let store = MemoryStore::new();
+        let mut seen = Seen::with_shape(TASK, STEP, options, one_run_per_epoch);
+        assert_eq!(passed(&mut seen, &store, &[row(100, 100, 1)]), 1);
+        store_epoch(&mut seen, &store, 100);
+        epochs(&mut seen, &store, between);
+        assert_eq!(passed(&mut seen, &store, &[row(95, 100, 2)]), 1);
+        store_epoch(&mut seen, &store, 100);
+        epochs(&mut seen, &store, after);
+        match is_sealed {
+            // Merges leave out what is passed, then runs go.
+            true => (0..2).for_each(|_| store_epoch(&mut seen, &store, 106)),
+            false => forget_chunks(&store, u64::MAX, 96),
+        }
+        assert_eq!(passed(&mut seen, &store, &[row(106, 106, 1)]), 1, "{between} epochs, then {after}");
+    }
+}
+
 #[test]
 fn changes_that_are_not_stored_count_as_memory() {
     let store = MemoryStore::new();

@@ -45,16 +45,16 @@ impl Filter {
 
     /// Whether the run can hold this key.
     #[inline]
-    pub fn may_hold(&self, key: u128) -> bool {
+    pub fn may_hold(&self, probe: &Probe) -> bool {
         if self.lines == 0 {
             return true;
         }
-        let line = self.line(key);
+        let line = share_of(probe.upper, self.lines as u64);
         let Some(segment) = self.segments.get(line / SEGMENT_LINES) else { return false };
         // What was given back answers yes; nobody should ask.
         let Some(Line(line)) = segment.get(line % SEGMENT_LINES) else { return true };
-        // No branch between the probes: many keys are then on their way from memory at once.
-        probes(key).fold(1, |all, (word, bit)| all & (line[word] >> bit)) & 1 == 1
+        let [(first, first_bits), (second, second_bits)] = probe.bits;
+        (line[first as usize & 7] & first_bits == first_bits) & (line[second as usize & 7] & second_bits == second_bits)
     }
 
     #[inline]
@@ -62,14 +62,15 @@ impl Filter {
         if self.lines == 0 {
             return;
         }
-        let line = self.line(key);
+        let probe = Probe::of(key);
+        let line = share_of(probe.upper, self.lines as u64);
         let segment = line / SEGMENT_LINES;
         while self.segments.len() <= segment {
             let len = (self.lines - self.segments.len() * SEGMENT_LINES).min(SEGMENT_LINES);
             self.segments.push(vec![Line::default(); len].into());
         }
         if let Some(Line(line)) = self.segments[segment].get_mut(line % SEGMENT_LINES) {
-            probes(key).for_each(|(word, bit)| line[word] |= 1 << bit);
+            probe.bits.iter().for_each(|&(word, bits)| line[word as usize] |= bits);
         }
     }
 
@@ -90,21 +91,26 @@ impl Filter {
     pub fn bytes_whole(&self) -> usize {
         self.lines * size_of::<Line>()
     }
-
-    #[inline]
-    fn line(&self, key: u128) -> usize {
-        share_of((key >> 64) as u64, self.lines as u64)
-    }
 }
 
-/// Six of a line's 512 bits, from the lower half of the key.
-#[inline]
-fn probes(key: u128) -> impl Iterator<Item = (usize, u32)> {
-    let low = key as u64;
-    (0..6).map(move |probe| {
-        let at = low >> (9 * probe);
-        ((at >> 6 & 7) as usize, (at & 63) as u32)
-    })
+/// What all filters look for of a key: three bits in each of two words of the line that its upper half names.
+#[derive(Clone, Copy)]
+pub(super) struct Probe {
+    upper: u64,
+    /// Which of eight words, and the bits there.
+    bits: [(u8, u64); 2],
+}
+
+impl Probe {
+    #[inline]
+    pub fn of(key: u128) -> Probe {
+        let low = key as u64;
+        let bits = |from: u32| (0..3).fold(0, |bits, at| bits | 1 << (low >> (from + 6 * at) & 63));
+        let first = (low >> 36 & 7) as u8;
+        // Another word than the first.
+        let second = (first + 1 + (low >> 39) as u8 % 7) & 7;
+        Probe { upper: (key >> 64) as u64, bits: [(first, bits(0)), (second, bits(18))] }
+    }
 }
 
 #[cfg(test)]
@@ -123,14 +129,14 @@ mod tests {
     }
 
     fn wrong(filter: &Filter) -> usize {
-        (1_000_000..1_100_000).filter(|&n| filter.may_hold(key(n))).count()
+        (1_000_000..1_100_000).filter(|&n| filter.may_hold(&Probe::of(key(n)))).count()
     }
 
     #[test]
     fn no_key_is_hidden_and_most_others_are_held_back() {
         for (level, wrong_max) in [(0, 200), (1, 400), (2, 1_200), (9, 1_200)] {
             let filter = filter(60_000, level, 1 << 20);
-            assert!((0..60_000).all(|n| filter.may_hold(key(n))));
+            assert!((0..60_000).all(|n| filter.may_hold(&Probe::of(key(n)))));
             assert!(wrong(&filter) < wrong_max, "level {level}: {} of 100,000 got through", wrong(&filter));
             assert_eq!(filter.bytes(), filter.bytes_whole());
         }
@@ -139,7 +145,7 @@ mod tests {
     #[test]
     fn a_filter_keeps_to_its_room_and_without_any_lets_all_through() {
         let narrow = filter(60_000, 2, 64 << 10);
-        assert!(narrow.bytes() <= 48 << 10 && (0..60_000).all(|n| narrow.may_hold(key(n))));
+        assert!(narrow.bytes() <= 48 << 10 && (0..60_000).all(|n| narrow.may_hold(&Probe::of(key(n)))));
         assert!(wrong(&narrow) < 30_000);
         let none = filter(60_000, 2, 8 << 10);
         assert_eq!((none.bytes(), wrong(&none)), (0, 100_000));
@@ -151,7 +157,7 @@ mod tests {
         let end = 1u128 << 63;
         filter.give_back(end);
         assert!(filter.bytes() < filter.bytes_whole() * 6 / 10);
-        assert!((0..60_000).all(|n| filter.may_hold(key(n))));
+        assert!((0..60_000).all(|n| filter.may_hold(&Probe::of(key(n)))));
         filter.give_back(1 << 64);
         assert!(filter.bytes() <= SEGMENT_LINES * size_of::<Line>());
     }

@@ -92,6 +92,7 @@ fn fill_filters(store: &dyn StateStore, prefix: [u8; SEEN_PREFIX_LEN], runs: &mu
         let done = manifest.merge_from(run.number).map_or(0, |merge| merge.target.start_of(merge.cursor));
         runs.begin_filter(&manifest, run.number, run.keys, run.level);
         fill_filter(store, prefix, runs, run, run.chunk_of(done as u64)..run.chunks)?;
+        runs.filter_mut(run).give_back(done);
     }
     for Merge { sources, target, cursor } in &manifest.merges {
         let keys = manifest.runs.iter().filter(|run| sources.contains(&run.number)).map(|run| run.keys).sum();

@@ -4,6 +4,7 @@
 //! first; all keys go side by side, so that each round is one call of the store, and nearly always there is one.
 
 use super::chunk::Chunk;
+use super::filter::Probe;
 use super::runs::Runs;
 use crate::error::{Error, Result};
 use crate::state::keys::{SEEN_CHUNK_KEY_LEN, SEEN_PREFIX_LEN, seen_chunk_key};
@@ -12,6 +13,7 @@ use crate::state::{StateStore, Table};
 /// What one lookup needs; kept for the next.
 #[derive(Default)]
 pub(super) struct Lookup {
+    probes: Vec<Probe>,
     hits: Vec<Hit>,
     /// Sorted by run and chunk.
     asks: Vec<Ask>,
@@ -64,14 +66,16 @@ impl Lookup {
 
     /// Finds the runs that may hold each key: run by run, so that each filter is walked through in order.
     fn filter(&mut self, runs: &Runs, keys: &[u128]) {
-        let Lookup { hits, .. } = self;
+        let Lookup { hits, probes, .. } = self;
         hits.clear();
+        probes.clear();
+        probes.extend(keys.iter().map(|&key| Probe::of(key)));
         for (slot, place) in runs.slots().iter().enumerate() {
             let first_not_below = |end: u128| keys.partition_point(|key| key >> 64 < end);
             let within = first_not_below(place.uppers.start)..first_not_below(place.uppers.end);
             let filter = runs.filter(&place.run);
-            for key in within {
-                if filter.may_hold(keys[key]) {
+            for (probe, key) in probes[within.clone()].iter().zip(within) {
+                if filter.may_hold(probe) {
                     hits.push(Hit { key: key as u32, slot: slot as u32 });
                 }
             }
