@@ -2,8 +2,7 @@
 
 use super::reclaim::Reclaim;
 use crate::state::Table;
-use crate::state::keys::SEEN_PREFIX_LEN;
-use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DataBlockIndexType, Options, WriteBufferManager};
+use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, Options, WriteBufferManager};
 
 const MIB: usize = 1 << 20;
 
@@ -66,9 +65,9 @@ pub(super) fn for_database(shared: &Shared) -> Options {
     options
 }
 
-pub(super) fn for_table(table: Table, shared: &Shared, reclaim: &Reclaim) -> Result<Options, rocksdb::Error> {
+pub(super) fn for_table(table: Table, shared: &Shared, reclaim: &Reclaim) -> Options {
     let mut options = match table {
-        Table::Seen => seen(reclaim)?,
+        Table::Seen => seen(reclaim),
         Table::Ledger => small(),
         Table::Outbox => outbox(),
         Table::DeadLetters => letters(),
@@ -78,22 +77,20 @@ pub(super) fn for_table(table: Table, shared: &Shared, reclaim: &Reclaim) -> Res
     blocks.set_format_version(6);
     blocks.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
     if table == Table::Seen {
-        blocks.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
-        blocks.set_data_block_hash_ratio(0.75);
+        // A chunk is larger: each has a block of its own.
+        blocks.set_block_size(1 << 10);
+        if let Ok(text) = std::env::var("WEIR_BLOCK") {
+            blocks.set_block_size(text.parse().unwrap());
+        }
     }
     options.set_block_based_table_factory(&blocks);
     options.set_level_compaction_dynamic_level_bytes(true);
-    Ok(options)
+    options
 }
 
-/// Many small keys in sorted batches, looked up in sorted batches.
-fn seen(reclaim: &Reclaim) -> Result<Options, rocksdb::Error> {
-    // Neither has a setter. The first remembers where the last key of the step went, the second walks the list
-    // once for a whole lookup.
-    let mut options = Options::default().get_options_from_string(format!(
-        "memtable_insert_with_hint_prefix_extractor=rocksdb.FixedPrefix.{SEEN_PREFIX_LEN};\
-         memtable_batch_lookup_optimization=true"
-    ))?;
+/// Chunks of some kilobytes, looked up in sorted batches; they come in order, and go together.
+fn seen(reclaim: &Reclaim) -> Options {
+    let mut options = Options::default();
     options.set_write_buffer_size(SEEN_BUFFER_BYTES);
     options.set_max_write_buffer_number(3);
     options.set_level_zero_file_num_compaction_trigger(SEEN_LEVEL_0_FILES);
@@ -103,7 +100,10 @@ fn seen(reclaim: &Reclaim) -> Result<Options, rocksdb::Error> {
     // Hashes do not compress.
     options.set_compression_type(DBCompressionType::None);
     options.set_compaction_filter_factory(reclaim.clone());
-    Ok(options)
+    if let Ok(text) = std::env::var("WEIR_SEEN_OPTIONS") {
+        options = options.get_options_from_string(text).expect("X");
+    }
+    options
 }
 
 fn small() -> Options {

@@ -29,11 +29,7 @@ pub(super) struct Loaded<R: Rule> {
     pub next_journal: u64,
 }
 
-pub(super) fn load<R: Rule>(
-    store: &dyn StateStore,
-    prefix: [u8; SEEN_PREFIX_LEN],
-    shape: &Shape,
-) -> Result<Loaded<R>> {
+pub(super) fn load<R: Rule>(store: &dyn StateStore, prefix: [u8; SEEN_PREFIX_LEN], shape: &Shape) -> Result<Loaded<R>> {
     check_layout(store, prefix)?;
     let manifest = match store.get(Table::Seen, &seen_manifest_key(prefix))? {
         Some(bytes) => Manifest::decode(&bytes)?,

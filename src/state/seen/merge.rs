@@ -122,13 +122,7 @@ impl Stretch {
     }
 
     /// Writes the chunks; gives the number of keys.
-    fn write(
-        &mut self,
-        work: &MergeWork,
-        chunks: Range<u32>,
-        filter: &mut Filter,
-        into: &mut Entries,
-    ) -> Result<u64> {
+    fn write(&mut self, work: &MergeWork, chunks: Range<u32>, filter: &mut Filter, into: &mut Entries) -> Result<u64> {
         let Stretch { items, values, writer, .. } = self;
         let mut chunk = chunks.start;
         let (mut keys, mut last) = (0, None);

@@ -35,11 +35,7 @@ pub(super) struct Upkeep<'a> {
 impl Upkeep<'_> {
     /// Takes merges on for so many changed keys and lets go what is passed. With `leaving` the recent keys become a
     /// run, and their journals, which are given, go. Answers whether a manifest was staged.
-    pub fn work<R: Rule>(
-        mut self,
-        changed: u64,
-        leaving: Option<(&Overlay<R>, Range<u64>)>,
-    ) -> Result<bool> {
+    pub fn work<R: Rule>(mut self, changed: u64, leaving: Option<(&Overlay<R>, Range<u64>)>) -> Result<bool> {
         let leaves = leaving.is_some();
         let mut manifest = self.runs.stored().clone();
         self.clear_dropped(&mut manifest);
@@ -201,8 +197,13 @@ mod tests {
     use super::*;
 
     fn runs(of: &[(u8, i64, i64)]) -> Vec<Run> {
-        let run = |(at, &(level, first_ms, newest_ms)): (usize, &(u8, i64, i64))| {
-            Run { number: at as u64, level, chunks: 1, keys: 1, first_ms, newest_ms }
+        let run = |(at, &(level, first_ms, newest_ms)): (usize, &(u8, i64, i64))| Run {
+            number: at as u64,
+            level,
+            chunks: 1,
+            keys: 1,
+            first_ms,
+            newest_ms,
         };
         of.iter().enumerate().map(run).collect()
     }
