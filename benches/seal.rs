@@ -40,9 +40,9 @@ impl TaskOfBench {
         self.seen.judge(store, &batch, &mut verdicts).expect("the store answers");
     }
 
-    fn seal(&mut self) -> WriteBatch {
+    fn seal(&mut self, store: &RocksStore) -> WriteBatch {
         let mut batch = WriteBatch::default();
-        self.seen.seal(&mut batch.seen);
+        self.seen.seal(store, 0, &mut batch).expect("a healthy store");
         let key = |epoch: u64| [&self.number.to_be_bytes()[..], &epoch.to_be_bytes()].concat();
         batch.put(Table::Ledger, self.number.to_be_bytes(), vec![0; 200]);
         batch.put(Table::Ledger, key(self.epoch), vec![0; 400]);
@@ -66,7 +66,7 @@ fn mixed(n: u64) -> u64 {
 /// Seals all tasks, makes one write of it, stores it.
 fn seal_and_store(store: &RocksStore, tasks: &mut [TaskOfBench]) {
     let mut all = WriteBatch::default();
-    tasks.iter_mut().for_each(|task| all.append(task.seal()));
+    tasks.iter_mut().for_each(|task| all.append(task.seal(store)));
     store.write(&all).expect("the disk takes it");
     tasks.iter_mut().for_each(|task| task.seen.stored());
 }

@@ -5,9 +5,10 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use weir::state::keys::{seen_chunk_key, seen_chunk_parts, seen_journal_key, seen_prefix};
 use weir::state::memory::MemoryStore;
 use weir::state::rocks::{RocksStore, Shared};
-use weir::state::seen::{Candidate, Memory, Seen, SeenOptions, Verdict};
+use weir::state::seen::{Candidate, Memory, Seen, SeenOptions, Shape, Verdict};
 use weir::state::{StateStore, Table, WriteBatch};
 use weir::types::TaskNo;
 
@@ -91,21 +92,38 @@ enum Act {
     /// Judged and taken back, then the first half judged for good.
     Redo(Vec<(u8, i8, u8)>),
     Seal,
+    /// The oldest sealed epoch is in the store, which the table is not told yet.
+    Write,
     Store,
     Crash,
-    Compact,
+    /// What the horizon lets go is forgotten, where the number says so.
+    Reclaim(u64),
 }
 
-fn act() -> impl Strategy<Value = Act> {
-    let rows = || prop::collection::vec((0u8..5, -12i8..14, 0u8..2), 0..12);
+fn act(keys: u8) -> impl Strategy<Value = Act> {
+    let rows = move || prop::collection::vec((0..keys, -12i8..14, 0u8..2), 0..12);
     prop_oneof![
         6 => rows().prop_map(Act::Judge),
         1 => rows().prop_map(Act::Redo),
-        2 => Just(Act::Seal),
-        2 => Just(Act::Store),
+        3 => Just(Act::Seal),
+        1 => Just(Act::Write),
+        3 => Just(Act::Store),
         1 => Just(Act::Crash),
-        1 => Just(Act::Compact),
+        1 => any::<u64>().prop_map(Act::Reclaim),
     ]
+}
+
+/// The usual sizes, or ones that make many runs of few keys.
+fn shape() -> impl Strategy<Value = Shape> {
+    let small = (1usize..8, 1u64..5, 2usize..5, 0u64..6, prop_oneof![Just(0), Just(1 << 16)]);
+    let small = small.prop_map(|(run_keys, chunk_keys, fanout, stretch_keys, bytes_max)| Shape {
+        run_keys,
+        chunk_keys,
+        fanout,
+        stretch_keys,
+        bytes_max,
+    });
+    prop_oneof![1 => Just(Shape::within(1 << 16)), 9 => small]
 }
 
 fn options() -> impl Strategy<Value = SeenOptions> {
@@ -119,16 +137,41 @@ fn options() -> impl Strategy<Value = SeenOptions> {
     (memory, window).prop_map(|(memory, window_ms)| SeenOptions { memory, window_ms, filter_bytes_max: 1 << 16 })
 }
 
+/// How a run is set up.
+#[derive(Clone, Copy, Debug)]
+struct Setup {
+    options: SeenOptions,
+    shape: Shape,
+    lateness_ms: i64,
+    /// Whether keys lie evenly, as hashes do, or differ in one half only.
+    are_keys_even: bool,
+    /// Whether each stored epoch ends with a restart.
+    always_restarts: bool,
+}
+
+fn setup() -> impl Strategy<Value = Setup> {
+    (options(), shape(), 0i64..30, any::<bool>(), prop::bool::weighted(0.2)).prop_map(
+        |(options, shape, lateness_ms, are_keys_even, always_restarts)| Setup {
+            options,
+            shape,
+            lateness_ms,
+            are_keys_even,
+            always_restarts,
+        },
+    )
+}
+
 /// A task as the runtime drives it, with the oracle beside it.
 struct Run<'a> {
     store: &'a dyn StateStore,
-    compact: &'a dyn Fn(),
-    options: SeenOptions,
-    lateness_ms: i64,
+    reclaim: &'a dyn Fn(u64, i64),
+    setup: Setup,
     seen: Seen,
     now: Moment,
     /// Sealed epochs: what to write, and where the oracle stood.
     sealed: Vec<(WriteBatch, Moment)>,
+    /// So many of them are written, the oldest first.
+    written: usize,
     stored: Moment,
 }
 
@@ -139,21 +182,26 @@ struct Moment {
     watermark_ms: i64,
 }
 
+fn table(setup: &Setup) -> Seen {
+    Seen::with_shape(TASK, STEP, setup.options, setup.shape)
+}
+
 impl<'a> Run<'a> {
-    fn new(store: &'a dyn StateStore, compact: &'a dyn Fn(), options: SeenOptions, lateness_ms: i64) -> Run<'a> {
-        let oracle = Oracle { options, known: BTreeMap::new() };
+    fn new(store: &'a dyn StateStore, reclaim: &'a dyn Fn(u64, i64), setup: Setup) -> Run<'a> {
+        let oracle = Oracle { options: setup.options, known: BTreeMap::new() };
         let now = Moment { oracle, time_ms: 1_000, watermark_ms: i64::MIN };
-        let seen = Seen::new(TASK, STEP, options);
-        Run { store, compact, options, lateness_ms, seen, stored: now.clone(), now, sealed: vec![] }
+        Run { store, reclaim, setup, seen: table(&setup), stored: now.clone(), now, sealed: vec![], written: 0 }
     }
 
     fn rows(&mut self, rows: &[(u8, i8, u8)]) -> Vec<Candidate> {
         let mut candidate = |&(key, step_ms, content): &(u8, i8, u8)| {
             let time_ms = self.now.time_ms + step_ms as i64;
             self.now.time_ms += (step_ms as i64).max(0) / 2;
-            self.now.watermark_ms = self.now.watermark_ms.max(time_ms - self.lateness_ms);
-            // Keys that differ in one half only.
-            let key = ((key as u128 / 2) << 64) | (key as u128 % 2);
+            self.now.watermark_ms = self.now.watermark_ms.max(time_ms - self.setup.lateness_ms);
+            let key = match self.setup.are_keys_even {
+                true => xxhash_rust::xxh3::xxh3_128(&[key]),
+                false => ((key as u128 / 2) << 64) | (key as u128 % 2),
+            };
             Candidate { key, time_ms, watermark_ms: self.now.watermark_ms, content: content as u128 }
         };
         rows.iter().map(&mut candidate).collect()
@@ -164,6 +212,21 @@ impl<'a> Run<'a> {
         self.seen.judge(self.store, rows, &mut verdicts).unwrap();
         let expected: Vec<Verdict> = rows.iter().map(|row| self.now.oracle.judge(row)).collect();
         assert_eq!(verdicts, expected, "{rows:?}");
+    }
+
+    fn write(&mut self) {
+        if let Some((batch, moment)) = self.sealed.get(self.written) {
+            self.store.write(batch).unwrap();
+            self.stored = moment.clone();
+            self.written += 1;
+        }
+    }
+
+    fn restart(&mut self) {
+        self.seen = table(&self.setup);
+        self.now = self.stored.clone();
+        self.sealed.clear();
+        self.written = 0;
     }
 
     fn act(&mut self, act: &Act) {
@@ -184,43 +247,66 @@ impl<'a> Run<'a> {
             }
             Act::Seal => {
                 let mut batch = WriteBatch::default();
-                self.seen.seal(&mut batch.seen);
-                assert!(batch.seen.iter().is_sorted_by(|a, b| a.0 < b.0));
+                self.seen.seal(self.store, self.now.watermark_ms, &mut batch).unwrap();
                 self.sealed.push((batch, self.now.clone()));
             }
+            Act::Write => self.write(),
             Act::Store if self.sealed.is_empty() => {}
             Act::Store => {
-                let (batch, moment) = self.sealed.remove(0);
-                self.store.write(&batch).unwrap();
-                self.seen.stored();
-                self.stored = moment;
-            }
-            Act::Crash => {
-                self.seen = Seen::new(TASK, STEP, self.options);
-                self.now = self.stored.clone();
-                self.sealed.clear();
-            }
-            Act::Compact => {
-                if let Some(horizon_ms) = self.seen.horizon_ms(self.stored.watermark_ms) {
-                    self.store.set_horizon(TASK, STEP, horizon_ms);
+                if self.written == 0 {
+                    self.write();
                 }
-                (self.compact)();
+                self.sealed.remove(0);
+                self.written -= 1;
+                self.seen.stored();
+                if self.setup.always_restarts {
+                    self.restart();
+                }
+            }
+            Act::Crash => self.restart(),
+            Act::Reclaim(which) => {
+                if let Some(horizon_ms) = self.seen.horizon_ms(self.stored.watermark_ms) {
+                    (self.reclaim)(*which, horizon_ms);
+                }
             }
         }
     }
 }
 
+/// Deletes passed chunks, as a compaction may at any moment: those whose bit is set.
+fn forget_chunks(store: &MemoryStore, which: u64, horizon_ms: i64) {
+    let mut batch = WriteBatch::default();
+    for (number, (key, value)) in all(store, Table::Seen).into_iter().enumerate() {
+        let is_passed = value.first_chunk().is_some_and(|time| i64::from_be_bytes(*time) < horizon_ms);
+        if seen_chunk_parts(&key).is_some() && is_passed && which >> (number % 64) & 1 == 1 {
+            batch.delete(Table::Seen, key);
+        }
+    }
+    store.write(&batch).unwrap();
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn verdicts_are_those_of_the_definition_however_records_are_cut(
-        options in options(),
-        lateness_ms in 0i64..30,
-        acts in prop::collection::vec(act(), 1..40),
+        setup in setup(),
+        acts in prop::collection::vec(act(5), 1..60),
     ) {
         let store = MemoryStore::new();
-        let mut run = Run::new(&store, &|| {}, options, lateness_ms);
+        let reclaim = |which, horizon_ms| forget_chunks(&store, which, horizon_ms);
+        let mut run = Run::new(&store, &reclaim, setup);
+        acts.iter().for_each(|act| run.act(act));
+    }
+
+    #[test]
+    fn verdicts_are_those_of_the_definition_however_runs_are_merged(
+        setup in setup(),
+        acts in prop::collection::vec(act(40), 1..150),
+    ) {
+        let store = MemoryStore::new();
+        let reclaim = |which, horizon_ms| forget_chunks(&store, which, horizon_ms);
+        let mut run = Run::new(&store, &reclaim, setup);
         acts.iter().for_each(|act| run.act(act));
     }
 }
@@ -230,14 +316,16 @@ proptest! {
 
     #[test]
     fn verdicts_on_disk_are_those_of_the_definition_whatever_is_reclaimed(
-        options in options(),
-        lateness_ms in 0i64..30,
-        acts in prop::collection::vec(act(), 1..60),
+        setup in setup(),
+        acts in prop::collection::vec(act(20), 1..100),
     ) {
         let directory = tempfile::tempdir().unwrap();
         let store = rocks(directory.path());
-        let compact = || store.compact(Table::Seen).unwrap();
-        let mut run = Run::new(&store, &compact, options, lateness_ms);
+        let reclaim = |_, horizon_ms| {
+            store.set_horizon(TASK, STEP, horizon_ms);
+            store.compact(Table::Seen).unwrap();
+        };
+        let mut run = Run::new(&store, &reclaim, setup);
         acts.iter().for_each(|act| run.act(act));
     }
 }
@@ -253,37 +341,161 @@ fn passed(seen: &mut Seen, store: &dyn StateStore, rows: &[Candidate]) -> usize 
     verdicts.iter().filter(|&&verdict| verdict == Verdict::Pass).count()
 }
 
+/// Seals and stores an epoch.
+fn store_epoch(seen: &mut Seen, store: &dyn StateStore, watermark_ms: i64) {
+    let mut batch = WriteBatch::default();
+    seen.seal(store, watermark_ms, &mut batch).unwrap();
+    store.write(&batch).unwrap();
+    seen.stored();
+}
+
+const FIRST: SeenOptions =
+    SeenOptions { memory: Memory::First { renew: false }, window_ms: Some(10), filter_bytes_max: 8 << 20 };
+
+/// Runs of some thousand keys, so that tens of thousands make several levels.
+const MANY_RUNS: Shape = Shape { run_keys: 3_000, chunk_keys: 50, fanout: 3, stretch_keys: 500, bytes_max: 8 << 20 };
+
 #[test]
-fn no_key_is_forgotten_while_the_filter_grows_and_after_a_restart() {
+fn no_key_is_forgotten_while_runs_are_merged_and_after_a_restart() {
     let store = MemoryStore::new();
-    let memory = Memory::First { renew: false };
-    let options = SeenOptions { memory, window_ms: Some(10), filter_bytes_max: 8 << 20 };
-    let mut seen = Seen::new(TASK, STEP, options);
-    for round in 0..60u64 {
-        assert_eq!(passed(&mut seen, &store, &candidates(round * 5_000..(round + 1) * 5_000)), 5_000);
-        let mut batch = WriteBatch::default();
-        seen.seal(&mut batch.seen);
-        store.write(&batch).unwrap();
-        seen.stored();
-        let sample = candidates(round * 2_500..round * 2_500 + 2_500);
+    let new = || Seen::with_shape(TASK, STEP, FIRST, MANY_RUNS);
+    let mut seen = new();
+    for round in 0..100u64 {
+        assert_eq!(passed(&mut seen, &store, &candidates(round * 2_000..(round + 1) * 2_000)), 2_000);
+        store_epoch(&mut seen, &store, 0);
+        let sample = candidates(round * 1_000..round * 1_000 + 1_000);
         assert_eq!(passed(&mut seen, &store, &sample), 0);
         if round % 25 == 24 {
-            seen = Seen::new(TASK, STEP, options);
+            seen = new();
         }
     }
-    assert_eq!(passed(&mut seen, &store, &candidates(0..300_000)), 0);
-    assert!(seen.filter_bytes() > 0 && seen.filter_bytes() < 2 << 20, "{}", seen.filter_bytes());
+    assert_eq!(passed(&mut seen, &store, &candidates(0..200_000)), 0);
+    assert_eq!(seen.keys_estimate(), 200_000);
+    assert!(seen.filter_bytes() > 0 && seen.filter_bytes() < 1 << 20, "{}", seen.filter_bytes());
+    // Merged keys are not kept twice for long: 24 bytes each, and a merge under way.
+    assert!(store.table_bytes(Table::Seen) < 200_000 * 24 * 5 / 2, "{}", store.table_bytes(Table::Seen));
+}
+
+#[test]
+fn a_passed_window_leaves_nothing_in_the_store() {
+    let store = MemoryStore::new();
+    let mut seen = Seen::with_shape(TASK, STEP, FIRST, MANY_RUNS);
+    for round in 0..40u64 {
+        passed(&mut seen, &store, &candidates(round * 2_000..(round + 1) * 2_000));
+        store_epoch(&mut seen, &store, 0);
+    }
+    (0..3).for_each(|_| store_epoch(&mut seen, &store, 11));
+    // What is recent goes with the next run.
+    assert!(seen.keys_estimate() < 5_000, "{}", seen.keys_estimate());
+    assert!(store.table_bytes(Table::Seen) < 5_000 * 26, "{}", store.table_bytes(Table::Seen));
+}
+
+/// By arrival, a change may have an earlier time than the state it replaces. When the later time is not passed yet,
+/// the older state must not come to light because the newer one is.
+#[test]
+fn a_replaced_state_does_not_come_back_when_the_newer_one_is_passed() {
+    let options = SeenOptions { memory: Memory::Changes, ..FIRST };
+    let one_run_per_epoch = Shape { run_keys: 1, chunk_keys: 10, fanout: 4, stretch_keys: 100, bytes_max: 1 << 16 };
+    let row = |time_ms, watermark_ms, content| Candidate { key: 7 << 70, time_ms, watermark_ms, content };
+    // Other keys whose states are older still, so that the merges take in one more run.
+    let other = |time_ms| Candidate { key: 9 << 100, time_ms, watermark_ms: 100, content: 1 };
+    let epochs = |seen: &mut Seen, store: &MemoryStore, count: i64| {
+        for epoch in 0..count {
+            passed(seen, store, &[other(91 + epoch % 2)]);
+            store_epoch(seen, store, 100);
+        }
+    };
+    for (between, after, is_sealed) in (0..6).flat_map(|n| (0..8).flat_map(move |m| [(n, m, false), (n, m, true)])) {
+        let store = MemoryStore::new();
+        let mut seen = Seen::with_shape(TASK, STEP, options, one_run_per_epoch);
+        assert_eq!(passed(&mut seen, &store, &[row(100, 100, 1)]), 1);
+        store_epoch(&mut seen, &store, 100);
+        epochs(&mut seen, &store, between);
+        assert_eq!(passed(&mut seen, &store, &[row(95, 100, 2)]), 1);
+        store_epoch(&mut seen, &store, 100);
+        epochs(&mut seen, &store, after);
+        match is_sealed {
+            // Merges leave out what is passed, then runs go.
+            true => (0..2).for_each(|_| store_epoch(&mut seen, &store, 106)),
+            false => forget_chunks(&store, u64::MAX, 96),
+        }
+        assert_eq!(passed(&mut seen, &store, &[row(106, 106, 1)]), 1, "{between} epochs, then {after}");
+    }
 }
 
 #[test]
 fn changes_that_are_not_stored_count_as_memory() {
     let store = MemoryStore::new();
-    let memory = Memory::First { renew: false };
-    let options = SeenOptions { memory, window_ms: Some(10), filter_bytes_max: 8 << 20 };
-    let mut seen = Seen::new(TASK, STEP, options);
+    let mut seen = Seen::new(TASK, STEP, FIRST);
     let empty = seen.overlay_bytes();
     passed(&mut seen, &store, &candidates(0..10_000));
     assert!(seen.overlay_bytes() > empty + 10_000 * 40);
+    store_epoch(&mut seen, &store, 0);
+    assert_eq!(seen.overlay_bytes(), empty);
+}
+
+/// A store with a manifest, journals and chunks.
+fn store_of_all_kinds() -> MemoryStore {
+    let store = MemoryStore::new();
+    let mut seen = Seen::with_shape(TASK, STEP, FIRST, MANY_RUNS);
+    for round in 0..11u64 {
+        passed(&mut seen, &store, &candidates(round * 2_000..(round + 1) * 2_000));
+        store_epoch(&mut seen, &store, 0);
+    }
+    store
+}
+
+/// The keys of one kind: 0 manifest, 1 journals, 2 chunks.
+fn keys_of(store: &MemoryStore, kind: u8) -> Vec<Vec<u8>> {
+    all(store, Table::Seen).into_iter().map(|(key, _)| key).filter(|key| key[6] == kind).collect()
+}
+
+fn error_after(store: &MemoryStore, batch: &WriteBatch) -> (String, String) {
+    store.write(batch).unwrap();
+    let mut seen = Seen::with_shape(TASK, STEP, FIRST, MANY_RUNS);
+    let error = seen.judge(store, &candidates(0..10), &mut Vec::new()).unwrap_err();
+    (error.code.to_string(), error.to_string())
+}
+
+#[test]
+fn damaged_state_is_corrupt_and_says_which() {
+    for (kind, says) in [(0, "list of runs"), (1, "journal"), (2, "chunk")] {
+        let store = store_of_all_kinds();
+        let key = keys_of(&store, kind).pop().expect("every kind is there");
+        let whole = store.get(Table::Seen, &key).unwrap().unwrap();
+        let (code, message) = error_after(&store, &put(Table::Seen, &key, &whole[..whole.len() - 1]));
+        assert_eq!(code, "corrupt");
+        assert!(message.contains(says) && message.contains("Kafka still has the records"), "{message}");
+    }
+}
+
+#[test]
+fn a_gap_is_corrupt() {
+    for kind in [0, 1] {
+        let store = store_of_all_kinds();
+        let mut batch = WriteBatch::default();
+        batch.delete(Table::Seen, keys_of(&store, kind).remove(0));
+        // What comes after the gap.
+        let mut seen = Seen::with_shape(TASK, STEP, FIRST, Shape { run_keys: 1 << 20, ..MANY_RUNS });
+        passed(&mut seen, &store, &candidates(50_000..50_010));
+        store_epoch(&mut seen, &store, 0);
+        assert_eq!(error_after(&store, &batch).0, "corrupt");
+    }
+}
+
+#[test]
+fn state_of_another_layout_is_refused_with_a_sentence() {
+    let store = MemoryStore::new();
+    let lone = [&TASK.0.to_be_bytes()[..], &STEP.to_be_bytes(), &[9; 16]].concat();
+    let (code, message) = error_after(&store, &put(Table::Seen, &lone, &[0; 8]));
+    assert_eq!(code, "older");
+    assert!(message.contains("earlier weir"), "{message}");
+
+    let store = store_of_all_kinds();
+    let manifest = keys_of(&store, 0).remove(0);
+    let mut value = store.get(Table::Seen, &manifest).unwrap().unwrap();
+    value[0] += 1;
+    assert_eq!(error_after(&store, &put(Table::Seen, &manifest, &value)).0, "newer");
 }
 
 // Memory against RocksDB.
@@ -384,11 +596,15 @@ fn what_was_written_is_there_after_a_reopen_and_for_a_reader() {
 fn a_retired_task_and_passed_windows_give_their_space_back() {
     let directory = tempfile::tempdir().unwrap();
     let store = rocks(directory.path());
-    let key = |task: u32, n: u8| [&task.to_be_bytes()[..], &[0, 0], &[n; 16]].concat();
+    let key = |task: u32, n: u8| seen_chunk_key(seen_prefix(TaskNo(task), 0), 7, n as u32).to_vec();
+    // A chunk's newest time comes first.
+    let chunk = |time_ms: i64| [&time_ms.to_be_bytes()[..], &[1, 8, 0, 0, 0, 1], &[0; 24]].concat();
     for task in [1, 2, 3] {
         for n in 0..10 {
-            store.write(&put(Table::Seen, &key(task, n), &(n as i64).to_be_bytes())).unwrap();
+            store.write(&put(Table::Seen, &key(task, n), &chunk(n as i64))).unwrap();
         }
+        // A journal looks like a passed chunk, if one does not look at its key.
+        store.write(&put(Table::Seen, &seen_journal_key(seen_prefix(TaskNo(task), 0), 0), &chunk(0))).unwrap();
     }
     store.set_horizon(TaskNo(1), 0, 4);
     store.set_horizon(TaskNo(1), 0, 2);
@@ -396,7 +612,10 @@ fn a_retired_task_and_passed_windows_give_their_space_back() {
     store.set_retired(TaskNo(2));
     store.compact(Table::Seen).unwrap();
     let left: Vec<Vec<u8>> = all(&store, Table::Seen).into_iter().map(|(key, _)| key).collect();
-    let expected: Vec<Vec<u8>> = (4..10).map(|n| key(1, n)).chain((0..10).map(|n| key(3, n))).collect();
+    let journal = |task| seen_journal_key(seen_prefix(TaskNo(task), 0), 0).to_vec();
+    let chunks = |task, from| (from..10).map(move |n| key(task, n));
+    let expected: Vec<Vec<u8>> =
+        [journal(1)].into_iter().chain(chunks(1, 4)).chain([journal(3)]).chain(chunks(3, 0)).collect();
     assert_eq!(left, expected);
 }
 

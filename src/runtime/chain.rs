@@ -125,7 +125,7 @@ impl Chain {
         self.builder.bytes()
     }
 
-    /// State changes that wait in memory for the next store.
+    /// State changes of the open epoch, which wait in memory for its store.
     pub fn state_bytes(&self) -> usize {
         self.dedups().map(|dedup| dedup.seen().overlay_bytes()).sum()
     }
@@ -307,14 +307,20 @@ impl Chain {
         self.dedups_mut().zip(mark.dedups).for_each(|(dedup, mark)| dedup.rollback(mark));
     }
 
-    /// Puts the state changes since the last seal into a store.
-    pub fn seal_state(&mut self, batch: &mut WriteBatch) {
-        self.dedups_mut().for_each(|dedup| dedup.seal(&mut batch.seen));
+    /// Puts the state changes since the last seal into the batch that also stores this watermark.
+    pub fn seal_state(&mut self, store: &dyn StateStore, watermark_ms: i64, batch: &mut WriteBatch) -> Result<()> {
+        self.dedups_mut().try_for_each(|dedup| dedup.seal(store, watermark_ms, batch))
     }
 
     /// Ends the epoch: state changes and local dead letters go into the store, rows into blocks.
-    pub fn seal(&mut self, at: &SealAt, batch: &mut WriteBatch) -> Result<(Vec<OutputRecord>, Vec<Block>)> {
-        self.seal_state(batch);
+    pub fn seal(
+        &mut self,
+        at: &SealAt,
+        store: &dyn StateStore,
+        watermark_ms: i64,
+        batch: &mut WriteBatch,
+    ) -> Result<(Vec<OutputRecord>, Vec<Block>)> {
+        self.seal_state(store, watermark_ms, batch)?;
         let rows = self.builder.seal().map(|block| (self.target.clone(), block));
         let letters = self.letters.seal(at, batch)?;
         let mut records = Vec::new();

@@ -27,7 +27,7 @@ pub struct TaskMemory {
     pub outbox_bytes: u64,
     /// Of state changes that are not stored.
     pub state_bytes: u64,
-    /// Of the filters in front of the dedup state.
+    /// Of the filters and the recent keys in front of the dedup state.
     pub filter_bytes: u64,
 }
 

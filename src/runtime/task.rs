@@ -452,22 +452,23 @@ impl Task {
         let done = self.inputs.positions().iter().zip(&ends).all(|(position, end)| position >= end);
         if done {
             self.inputs.set_progress(to);
-            self.store_reread(to.clone(), false);
+            self.store_reread(io, to.clone(), false)?;
         } else if self.reread_records >= limits::REREAD_RECORDS_MAX
             || self.chain.state_bytes() >= self.settings.state_bytes_max
         {
-            self.store_reread(self.moment_under_way(), true);
+            self.store_reread(io, self.moment_under_way(), true)?;
         }
         Ok(found == Found::Pass || done)
     }
 
-    fn store_reread(&mut self, moment: Moment, restoring: bool) {
+    fn store_reread(&mut self, io: &Io, moment: Moment, restoring: bool) -> Result<()> {
         self.reread_records = 0;
         let mut batch = WriteBatch::default();
-        self.chain.seal_state(&mut batch);
+        self.chain.seal_state(io.store, moment.watermark_ms, &mut batch)?;
         batch.put(Table::Ledger, key::checkpoint(self.state), encode(&self.checkpoint(moment, restoring)));
         self.log.add_release(&mut batch);
         self.write = Some((batch, Writing::Reread { whole: !restoring }));
+        Ok(())
     }
 
     fn after_rereading(&self) -> Stage {
@@ -643,7 +644,7 @@ impl Task {
             epoch,
             note_ms: self.inputs.times.note_ms,
         };
-        let (outputs, blocks) = self.chain.seal(&at, &mut batch)?;
+        let (outputs, blocks) = self.chain.seal(&at, io.store, self.inputs.times.watermark_ms, &mut batch)?;
         let mut record = EpochRecord {
             after: Moment {
                 epoch,

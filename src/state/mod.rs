@@ -62,8 +62,8 @@ pub enum Change {
     },
 }
 
-/// Changes that become true together or not at all. Hot tables (`seen`) put their many small entries, sorted,
-/// into `seen` (one arena); everything else goes through `changes`.
+/// Changes that become true together or not at all. The chunks and journals of `seen` go into one arena;
+/// everything else goes through `changes`.
 #[derive(Clone, Debug, Default)]
 pub struct WriteBatch {
     pub changes: Vec<Change>,
@@ -71,7 +71,7 @@ pub struct WriteBatch {
     pub seen: Entries,
 }
 
-/// Many small key/value pairs in one arena, put in the order given.
+/// Key/value pairs in one arena, put in the order given.
 #[derive(Clone, Debug, Default)]
 pub struct Entries {
     bytes: Vec<u8>,
@@ -84,6 +84,13 @@ impl Entries {
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value);
         self.lens.push((key.len() as u16, value.len() as u32));
+    }
+
+    /// Puts a value that lies in several parts.
+    pub fn put_parts(&mut self, key: &[u8], parts: &[&[u8]]) {
+        self.bytes.extend_from_slice(key);
+        parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
+        self.lens.push((key.len() as u16, parts.iter().map(|part| part.len() as u32).sum()));
     }
 
     pub fn delete(&mut self, key: &[u8]) {
@@ -155,11 +162,11 @@ impl WriteBatch {
     /// Adds all of `other`, so that tasks that seal at one moment share one fsync.
     pub fn append(&mut self, other: WriteBatch) {
         self.changes.extend(other.changes);
-        for (key, value) in other.seen.iter() {
-            match value {
-                Some(value) => self.seen.put(key, value),
-                None => self.seen.delete(key),
-            }
+        if self.seen.is_empty() {
+            self.seen = other.seen;
+        } else {
+            self.seen.bytes.extend_from_slice(&other.seen.bytes);
+            self.seen.lens.extend_from_slice(&other.seen.lens);
         }
     }
 }

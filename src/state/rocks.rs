@@ -43,8 +43,6 @@ enum Access {
 /// What a metric shows of a store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Usage {
-    /// Keys of `seen`, expired and not yet reclaimed ones included; an estimate.
-    pub seen_keys: u64,
     /// Memtables of all tables.
     pub memtable_bytes: u64,
     /// Indexes and Bloom filters of open files.
@@ -100,7 +98,6 @@ impl RocksStore {
         let number = |table, name| self.number(open.db(), table, name);
         let sum = |name| Table::ALL.iter().map(|&table| number(table, name)).sum();
         Usage {
-            seen_keys: number(Table::Seen, "rocksdb.estimate-num-keys"),
             memtable_bytes: sum("rocksdb.cur-size-all-mem-tables"),
             reader_bytes: sum("rocksdb.estimate-table-readers-mem"),
             compaction_pending_bytes: sum("rocksdb.estimate-pending-compaction-bytes"),
@@ -252,17 +249,14 @@ impl Open<'_> {
 fn open_db(access: Access, path: &Path, shared: &Shared, reclaim: &Reclaim) -> Result<DB> {
     refuse_headless(access, path)?;
     let options = options::for_database(shared);
-    let families = || {
-        let family =
-            |table: &Table| Ok(ColumnFamilyDescriptor::new(table.name(), options::for_table(*table, shared, reclaim)?));
-        // RocksDB insists on one of this name; it stays empty.
-        let default = Ok(ColumnFamilyDescriptor::new("default", Default::default()));
-        Table::ALL.iter().map(family).chain([default]).collect::<Result<Vec<_>, rocksdb::Error>>()
-    };
-    let opened = families().and_then(|families| match access {
+    let family = |table: &Table| ColumnFamilyDescriptor::new(table.name(), options::for_table(*table, shared, reclaim));
+    // RocksDB insists on one of this name; it stays empty.
+    let default = ColumnFamilyDescriptor::new("default", Default::default());
+    let families = Table::ALL.iter().map(family).chain([default]);
+    let opened = match access {
         Access::Write => DB::open_cf_descriptors(&options, path, families),
         Access::Read => DB::open_cf_descriptors_read_only(&options, path, families, false),
-    });
+    };
     opened.map_err(|error| explain(path, &error))
 }
 

@@ -4,26 +4,51 @@
 //! the order given, however the records were cut into batches and epochs. Never reads a clock, never writes: what
 //! changed leaves with the epoch.
 //!
-//! A batch is sorted by key, looked up in the overlay (changes on their way to the disk), then in a filter in
-//! memory, and only what may be in the store is asked for there, with one lookup for all.
+//! Keys that changed lately are in the overlay, and in a journal of each epoch. When they are many, a seal writes
+//! them as a run, sorted by hash, and runs are merged into larger ones, a stretch with each seal: all of it is part
+//! of the epoch's one batch, so whatever a crash leaves behind is whole. A batch of records is sorted by key, looked
+//! up in the overlay, then in the runs' filters in memory; only what may be in a run is asked for in the store.
 //!
 //! ```text
-//! seen │ task u32 │ step u16 │ key hash 16 │ → what `rule.rs` remembers
+//! seen │ task u32 │ step u16 │ 0 │                       → which runs there are           (manifest.rs)
+//!      │ task u32 │ step u16 │ 1 │ number u64 │          → what an epoch changed           (journal.rs)
+//!      │ task u32 │ step u16 │ 2 │ run u64 │ chunk u32 │ → some hundred keys of a run      (chunk.rs)
 //! ```
 
+mod chunk;
 mod filter;
+mod journal;
+mod load;
+mod lookup;
+mod manifest;
+mod merge;
+mod order;
 mod overlay;
 mod rule;
+mod run;
+mod runs;
+mod shape;
+mod upkeep;
 
-use super::keys::{SEEN_KEY_LEN, SEEN_PREFIX_LEN, seen_key, seen_prefix};
-use super::{Entries, StateStore, Table};
-use crate::error::{Error, Result};
+use super::keys::{SEEN_PREFIX_LEN, seen_journal_key, seen_prefix};
+use super::{StateStore, WriteBatch};
+use crate::error::Result;
 use crate::types::TaskNo;
-use filter::Filter;
+pub(in crate::state) use chunk::newest_ms;
+use load::{Loaded, load};
+use lookup::{Lookup, unreadable_value};
+use manifest::Manifest;
+use order::{Sorter, share_of};
 pub use overlay::Mark;
 use overlay::Overlay;
-pub(in crate::state) use rule::newest_ms;
 use rule::{Changes, First, Latest, Rule, Window};
+use runs::Runs;
+pub use shape::Shape;
+use std::collections::VecDeque;
+use upkeep::Upkeep;
+
+/// Memory that an open journal keeps, for each key of a run.
+const JOURNAL_ENTRY_BYTES: usize = 25;
 
 /// A record to be judged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,7 +88,8 @@ pub struct SeenOptions {
     pub memory: Memory,
     /// `None`: forever.
     pub window_ms: Option<i64>,
-    /// Bound of the filter; about two bytes a key are enough, with less the store is asked more often.
+    /// Bound of the filters and the recent keys; about two bytes for each stored key are enough, with less the
+    /// store is asked more often.
     pub filter_bytes_max: usize,
 }
 
@@ -89,13 +115,17 @@ macro_rules! each {
 
 impl Seen {
     pub fn new(task: TaskNo, step: u16, options: SeenOptions) -> Seen {
+        Seen::with_shape(task, step, options, Shape::within(options.filter_bytes_max))
+    }
+
+    /// A table of other sizes than the usual ones; it reads what was written under any.
+    pub fn with_shape(task: TaskNo, step: u16, options: SeenOptions, shape: Shape) -> Seen {
         let window = Window(options.window_ms);
         let prefix = seen_prefix(task, step);
-        let bytes_max = options.filter_bytes_max;
         Seen(match options.memory {
-            Memory::First { renew } => Choice::First(TableOf::new(First { window, renew }, window, prefix, bytes_max)),
-            Memory::Latest => Choice::Latest(TableOf::new(Latest { window }, window, prefix, bytes_max)),
-            Memory::Changes => Choice::Changes(TableOf::new(Changes { window }, window, prefix, bytes_max)),
+            Memory::First { renew } => Choice::First(TableOf::new(First { window, renew }, window, prefix, shape)),
+            Memory::Latest => Choice::Latest(TableOf::new(Latest { window }, window, prefix, shape)),
+            Memory::Changes => Choice::Changes(TableOf::new(Changes { window }, window, prefix, shape)),
         })
     }
 
@@ -115,9 +145,10 @@ impl Seen {
         each!(&mut self.0, table => table.overlay.rollback(mark))
     }
 
-    /// Ends the open epoch: its changes go `into` a write batch, sorted by key. They stay visible here.
-    pub fn seal(&mut self, into: &mut Entries) {
-        each!(&mut self.0, table => table.seal(into))
+    /// Ends the open epoch: its changes go into the batch that also stores this watermark, and with them what the
+    /// runs need. They stay visible here. After an error the table and the batch are of no more use.
+    pub fn seal(&mut self, store: &dyn StateStore, watermark_ms: i64, batch: &mut WriteBatch) -> Result<()> {
+        each!(&mut self.0, table => table.seal(store, watermark_ms, batch))
     }
 
     /// The store has written the oldest sealed epoch.
@@ -130,14 +161,20 @@ impl Seen {
         each!(&self.0, table => table.horizon_ms(watermark_ms))
     }
 
-    /// Memory of the changes that are not stored yet.
+    /// Memory of the open epoch's changes.
     pub fn overlay_bytes(&self) -> usize {
-        each!(&self.0, table => table.overlay.bytes())
+        each!(&self.0, table => table.overlay.open_bytes())
     }
 
-    /// Memory of the filter.
+    /// Memory of the filters.
     pub fn filter_bytes(&self) -> usize {
-        each!(&self.0, table => table.filter.bytes())
+        each!(&self.0, table => table.runs.filter_bytes())
+    }
+
+    /// How many keys are remembered: those that were changed or passed since they were written count as well.
+    /// Zero until the first record after a start.
+    pub fn keys_estimate(&self) -> u64 {
+        each!(&self.0, table => table.overlay.recent_len() as u64 + table.runs.keys())
     }
 }
 
@@ -146,23 +183,40 @@ struct TableOf<R: Rule> {
     rule: R,
     window: Window,
     prefix: [u8; SEEN_PREFIX_LEN],
-    overlay: Overlay<R::Known>,
-    filter: Filter,
+    shape: Shape,
+    /// What the store has was read.
+    is_loaded: bool,
+    overlay: Overlay<R>,
+    runs: Runs,
+    next_journal: u64,
+    /// Keys that changed since merges went on.
+    changed: u64,
+    /// Epochs on their way to the store, the oldest first.
+    sealed: VecDeque<Sealed>,
     work: Work<R::Known>,
-    value: Vec<u8>,
+}
+
+/// What the write of an epoch ends, besides.
+struct Sealed {
+    /// The staged manifest is its own.
+    is_staged: bool,
+    /// What leaves the overlay is in its run.
+    leaves: bool,
 }
 
 /// What one batch needs; kept for the next.
 struct Work<K> {
     /// Upper half of the key, and which candidate: sorted.
     order: Vec<(u64, u32)>,
+    sorter: Sorter<(u64, u32)>,
     /// The different keys of the batch, ascending.
     groups: Vec<Group<K>>,
-    /// Groups that the overlay does not know.
+    /// Groups that the overlay does not know, and their keys.
     unknown: Vec<u32>,
-    /// Those of them that the store is asked for, and their keys.
-    asked: Vec<u32>,
-    asked_keys: Vec<u8>,
+    unknown_keys: Vec<u128>,
+    lookup: Lookup,
+    /// Groups of which another state is remembered now.
+    changed: Vec<u32>,
 }
 
 /// All candidates of one key.
@@ -174,45 +228,81 @@ struct Group<K> {
 }
 
 impl<R: Rule> TableOf<R> {
-    fn new(rule: R, window: Window, prefix: [u8; SEEN_PREFIX_LEN], filter_bytes_max: usize) -> TableOf<R> {
-        let work = Work { order: vec![], groups: vec![], unknown: vec![], asked: vec![], asked_keys: vec![] };
-        let filter = Filter::new(prefix, filter_bytes_max);
-        TableOf { rule, window, prefix, overlay: Overlay::new(R::heap_bytes), filter, work, value: Vec::new() }
+    fn new(rule: R, window: Window, prefix: [u8; SEEN_PREFIX_LEN], shape: Shape) -> TableOf<R> {
+        TableOf {
+            rule,
+            window,
+            prefix,
+            shape,
+            is_loaded: false,
+            overlay: Overlay::new(),
+            runs: Runs::new(Manifest::default(), shape.filter_bytes_max()),
+            next_journal: 0,
+            changed: 0,
+            sealed: VecDeque::new(),
+            work: Work {
+                order: vec![],
+                sorter: Sorter::new(),
+                groups: vec![],
+                unknown: vec![],
+                unknown_keys: vec![],
+                lookup: Lookup::default(),
+                changed: vec![],
+            },
+        }
+    }
+
+    fn load(&mut self, store: &dyn StateStore) -> Result<()> {
+        // A mark may be set already: it notes an empty overlay, and holds for the one that is filled here.
+        let Loaded { overlay, runs, next_journal } = load::<R>(store, self.prefix, &self.shape)?;
+        self.overlay.take_stored(overlay);
+        (self.runs, self.next_journal, self.is_loaded) = (runs, next_journal, true);
+        Ok(())
     }
 
     fn judge(&mut self, store: &dyn StateStore, batch: &[Candidate], out: &mut Vec<Verdict>) -> Result<()> {
         out.clear();
-        // The lowest watermark of the batch: what it still remembers, the filter must know.
-        let Some(first) = batch.first() else { return Ok(()) };
-        let horizon_ms = self.horizon_ms(first.watermark_ms).unwrap_or(i64::MIN);
-        self.filter.walk(store, 2 * batch.len() + 1024, horizon_ms)?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        if !self.is_loaded {
+            self.load(store)?;
+        }
         self.sort(batch);
         self.look_up(store)?;
 
         out.resize(batch.len(), Verdict::Pass);
-        let Work { order, groups, .. } = &mut self.work;
+        let Work { order, groups, changed: changed_groups, .. } = &mut self.work;
+        changed_groups.clear();
         for at in 0..groups.len() {
             let end = groups.get(at + 1).map_or(order.len(), |next| next.start as usize);
-            let Group { key, start, known } = &mut groups[at];
+            let Group { start, known, .. } = &mut groups[at];
             let mut changed = false;
             for &(_, row) in &order[*start as usize..end] {
                 let outcome = self.rule.judge(known, &batch[row as usize]);
                 out[row as usize] = outcome.verdict;
                 changed |= outcome.changed;
             }
-            if changed && let Some(known) = known.take() {
-                self.overlay.set(*key, known);
+            if changed {
+                changed_groups.push(at as u32);
             }
+        }
+        // Not in the loop above: what was just written would be read back behind the map's writes, which wait for
+        // memory; that took 100 ns a record.
+        for &at in changed_groups.iter() {
+            let Group { key, known, .. } = &mut groups[at as usize];
+            self.overlay.set(*key, known.take().expect("a key that changed is known"));
         }
         Ok(())
     }
 
     /// Brings equal keys together, in processing order, and the keys in theirs.
     fn sort(&mut self, batch: &[Candidate]) {
-        let Work { order, groups, .. } = &mut self.work;
+        let Work { order, sorter, groups, .. } = &mut self.work;
         order.clear();
         order.extend(batch.iter().enumerate().map(|(row, candidate)| ((candidate.key >> 64) as u64, row as u32)));
-        order.sort_unstable();
+        let bucket_of = |&(upper, _): &(u64, u32)| share_of(upper, batch.len() as u64);
+        sorter.sort(order, batch.len(), bucket_of, |&item| item);
         order
             .chunk_by_mut(|a, b| a.0 == b.0)
             .filter(|run| run.len() > 1)
@@ -229,57 +319,71 @@ impl<R: Rule> TableOf<R> {
 
     /// Finds what is known of each key.
     fn look_up(&mut self, store: &dyn StateStore) -> Result<()> {
-        let Work { groups, unknown, asked, asked_keys, .. } = &mut self.work;
+        let Work { groups, unknown, unknown_keys, lookup, .. } = &mut self.work;
         unknown.clear();
+        unknown_keys.clear();
         for (at, group) in groups.iter_mut().enumerate() {
             group.known = self.overlay.get(group.key).cloned();
             if group.known.is_none() {
                 unknown.push(at as u32);
+                unknown_keys.push(group.key);
             }
         }
-        asked.clear();
-        asked.extend(unknown.iter().filter(|&&at| self.filter.may_hold(groups[at as usize].key)));
-        if asked.is_empty() {
-            return Ok(());
-        }
-        asked_keys.clear();
-        for &at in asked.iter() {
-            asked_keys.extend_from_slice(&seen_key(self.prefix, groups[at as usize].key));
-        }
-        let mut unreadable = None;
-        store.multi_get(Table::Seen, asked_keys, SEEN_KEY_LEN, &mut |index, value| {
-            let group = &mut groups[asked[index] as usize];
+        lookup.look_up(store, self.prefix, &self.runs, unknown_keys, &mut |index, value| {
+            let group = &mut groups[unknown[index] as usize];
             group.known = R::decode(value);
-            if group.known.is_none() {
-                unreadable = Some((group.key, value.len()));
-            }
-        })?;
-        unreadable.map_or(Ok(()), |(key, len)| Err(unreadable_value(key, len)))
+            group.known.as_ref().map_or_else(|| Err(unreadable_value(group.key, value.len())), |_| Ok(()))
+        })
     }
 
-    fn seal(&mut self, into: &mut Entries) {
-        let TableOf { overlay, prefix, value, .. } = self;
-        overlay.seal(|key, known| {
-            value.clear();
-            R::encode(known, value);
-            into.put(&seen_key(*prefix, key), value);
-        });
+    fn seal(&mut self, store: &dyn StateStore, watermark_ms: i64, batch: &mut WriteBatch) -> Result<()> {
+        if !self.is_loaded {
+            // Nothing was judged since the start.
+            self.sealed.push_back(Sealed { is_staged: false, leaves: false });
+            return Ok(());
+        }
+        let changed = self.overlay.journal().entries();
+        self.changed += changed;
+        // The runs change only when the store has their last change: there is one truth to read by.
+        let is_settled = self.runs.is_settled();
+        let leaves = is_settled && self.is_overlay_full();
+        let is_staged = is_settled && self.keep_up(store, watermark_ms, leaves, batch)?;
+        if !leaves && changed > 0 {
+            batch.seen.put(&seen_journal_key(self.prefix, self.next_journal), self.overlay.journal().bytes());
+            self.next_journal += 1;
+        }
+        self.overlay.seal(leaves, self.shape.run_keys * JOURNAL_ENTRY_BYTES);
+        self.sealed.push_back(Sealed { is_staged, leaves });
+        Ok(())
+    }
+
+    fn is_overlay_full(&self) -> bool {
+        self.overlay.recent_len() >= self.shape.run_keys || self.overlay.heap_bytes() >= self.shape.heap_bytes_max()
+    }
+
+    fn keep_up(
+        &mut self,
+        store: &dyn StateStore,
+        watermark_ms: i64,
+        leaves: bool,
+        batch: &mut WriteBatch,
+    ) -> Result<bool> {
+        let horizon_ms = self.horizon_ms(watermark_ms).unwrap_or(i64::MIN);
+        let TableOf { prefix, shape, overlay, runs, next_journal, changed, .. } = self;
+        let leaving = leaves.then(|| (&*overlay, runs.stored().first_journal..*next_journal));
+        let upkeep = Upkeep { store, prefix: *prefix, shape, horizon_ms, runs, batch };
+        upkeep.work(std::mem::take(changed), leaving)
     }
 
     fn stored(&mut self) {
-        let TableOf { overlay, filter, .. } = self;
-        overlay.stored(|key| filter.insert(key));
+        let Sealed { is_staged, leaves } = self.sealed.pop_front().expect("an epoch is sealed before it is stored");
+        if is_staged {
+            self.runs.settle();
+        }
+        self.overlay.stored(leaves, 2 * self.shape.run_keys);
     }
 
     fn horizon_ms(&self, watermark_ms: i64) -> Option<i64> {
         self.window.0.map(|window_ms| watermark_ms.saturating_sub(window_ms))
     }
-}
-
-fn unreadable_value(key: u128, len: usize) -> Error {
-    let message = format!(
-        "the dedup state holds {len} bytes under key {key:032x} that weir did not write; \
-         the state directory is damaged or belongs to a newer version"
-    );
-    Error::stop("corrupt", message)
 }

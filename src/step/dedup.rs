@@ -8,7 +8,7 @@ use crate::codec::rows::{BadRow, Rows};
 use crate::config::plan::{DedupPlan, Keep, Late, MissingKey};
 use crate::error::Result;
 use crate::state::seen::{Candidate, Mark, Memory, Seen, SeenOptions, Verdict};
-use crate::state::{Entries, StateStore};
+use crate::state::{StateStore, WriteBatch};
 use crate::types::TaskNo;
 
 /// What became of the rows. Every row that came in is passed, a duplicate, dropped or bad; a late one is counted
@@ -198,9 +198,9 @@ impl Dedup {
         self.counts = mark.counts;
     }
 
-    /// Ends the epoch: its changes go into the write.
-    pub fn seal(&mut self, into: &mut Entries) {
-        self.seen.seal(into);
+    /// Ends the epoch: its changes go into the write that also stores this watermark.
+    pub fn seal(&mut self, store: &dyn StateStore, watermark_ms: i64, batch: &mut WriteBatch) -> Result<()> {
+        self.seen.seal(store, watermark_ms, batch)
     }
 
     /// The oldest sealed epoch is stored.

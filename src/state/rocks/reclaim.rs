@@ -1,9 +1,9 @@
-//! What RocksDB may forget of `seen` while it compacts: keys whose window has passed, and the past of tasks that
-//! were set aside.
+//! What RocksDB may forget of `seen` while it compacts: chunks whose newest time the window has passed, and the past
+//! of tasks that were set aside.
 //!
 //! Reads never depend on it. A compaction works with the horizons of the moment it began.
 
-use crate::state::keys::{SEEN_PREFIX_LEN, seen_prefix};
+use crate::state::keys::{SEEN_PREFIX_LEN, seen_chunk_parts, seen_prefix};
 use crate::state::seen::newest_ms;
 use crate::types::TaskNo;
 use rocksdb::CompactionDecision as Decision;
@@ -94,9 +94,7 @@ impl CompactionFilter for Sieve {
         let Some(prefix) = key.first_chunk() else { return Decision::Keep };
         match self.rule(*prefix) {
             Rule::Retired => Decision::Remove,
-            Rule::Below(horizon_ms) if newest_ms(value).is_some_and(|newest_ms| newest_ms < horizon_ms) => {
-                Decision::Remove
-            }
+            Rule::Below(horizon_ms) if is_passed_chunk(key, value, horizon_ms) => Decision::Remove,
             _ => Decision::Keep,
         }
     }
@@ -104,4 +102,9 @@ impl CompactionFilter for Sieve {
     fn name(&self) -> &CStr {
         c"weir.seen"
     }
+}
+
+/// Readers take a chunk that is gone for an empty one; manifests and journals they need.
+fn is_passed_chunk(key: &[u8], value: &[u8], horizon_ms: i64) -> bool {
+    seen_chunk_parts(key).is_some() && newest_ms(value).is_some_and(|newest_ms| newest_ms < horizon_ms)
 }

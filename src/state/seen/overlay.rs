@@ -1,17 +1,16 @@
-//! What a task knows that the store does not hold yet: the changes of the open epoch and of the sealed ones that
-//! are on their way to the disk.
+//! The recent keys: what changed since the last run was written. The newest state of a key is here or in a run.
 //!
 //! Promises that reads see the newest change, that a batch can be taken back, and that an entry leaves only when
-//! the store has it. Never asks the store.
+//! the store has the run that holds it. Never asks the store.
 
-use std::collections::VecDeque;
-use std::collections::hash_map::{self, HashMap};
+use super::journal::{self, Journal, JournalMark};
+use super::rule::Rule;
+use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
-/// Counts the epochs of one overlay.
-type Round = u32;
+type Map<K> = HashMap<Key, K, BuildHasherDefault<AsItIs>>;
 
-/// The key as two words: aligned to 8 bytes, an entry of `keep: first` takes 40. Its bits are evenly spread.
+/// The key as two words: aligned to 8 bytes, an entry of `keep: first` takes 32. Its bits are evenly spread.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Key([u64; 2]);
 
@@ -19,81 +18,91 @@ impl Hash for Key {
     #[inline]
     fn hash<H: Hasher>(&self, state: &mut H) {
         // The map's places follow the low bits: with the key's first bits there, keys visited in order walk through
-        // memory in order.
-        state.write_u64(self.0[0].rotate_left(22));
+        // memory in order. 18 bits are the places of a map that is about to become a run of the usual size.
+        state.write_u64(self.0[0].rotate_left(18));
     }
 }
 
-/// What is known of a key, and since which epoch.
-#[derive(Clone)]
-struct Entry<K> {
-    known: K,
-    round: Round,
-}
-
-/// The changes that are not stored yet.
-pub(super) struct Overlay<K> {
-    entries: HashMap<Key, Entry<K>, BuildHasherDefault<AsItIs>>,
-    /// Keys changed in the open epoch.
-    open: Vec<u128>,
-    /// Keys of sealed epochs, oldest first, each list sorted.
-    sealed: VecDeque<Vec<u128>>,
-    round: Round,
-    undo: Option<Undo<K>>,
+/// Changes that no stored run holds.
+pub(super) struct Overlay<R: Rule> {
+    recent: Map<R::Known>,
+    /// What a sealed epoch makes a run of; older than `recent`, and left alone.
+    leaving: Map<R::Known>,
+    /// The changes of the open epoch as they will be stored.
+    journal: Journal,
+    undo: Option<Undo<R::Known>>,
+    /// Memory for the next undo.
+    before: Vec<Before<R::Known>>,
     marks: u64,
-    /// What the entries hold outside of the map.
+    /// What the recent entries hold outside of the map.
     heap_bytes: usize,
-    heap_bytes_of: fn(&K) -> usize,
+    /// The same of the open epoch's changes.
+    open_heap_bytes: usize,
 }
 
-/// What an entry was before each change since the mark.
+/// What an entry was before a change.
+type Before<K> = (Key, Option<K>);
+
 struct Undo<K> {
     mark: Mark,
-    before: Vec<(u128, Option<Entry<K>>)>,
+    journal: JournalMark,
+    open_heap_bytes: usize,
+    before: Vec<Before<K>>,
 }
 
 /// A moment to which a table can go back, until the next mark, seal or store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mark(u64);
 
-impl<K: Clone> Overlay<K> {
-    pub fn new(heap_bytes_of: fn(&K) -> usize) -> Overlay<K> {
+impl<R: Rule> Overlay<R> {
+    pub fn new() -> Overlay<R> {
         Overlay {
-            entries: HashMap::default(),
-            open: Vec::new(),
-            sealed: VecDeque::new(),
-            round: 0,
+            recent: Map::default(),
+            leaving: Map::default(),
+            journal: Journal::new(),
             undo: None,
+            before: Vec::new(),
             marks: 0,
             heap_bytes: 0,
-            heap_bytes_of,
+            open_heap_bytes: 0,
         }
     }
 
     #[inline]
-    pub fn get(&self, key: u128) -> Option<&K> {
-        self.entries.get(&words(key)).map(|entry| &entry.known)
+    pub fn get(&self, key: u128) -> Option<&R::Known> {
+        let key = words(key);
+        let known = self.recent.get(&key);
+        if known.is_none() && !self.leaving.is_empty() {
+            return self.leaving.get(&key);
+        }
+        known
     }
 
     #[inline]
-    pub fn set(&mut self, key: u128, known: K) {
-        self.heap_bytes += (self.heap_bytes_of)(&known);
-        let before = self.entries.insert(words(key), Entry { known, round: self.round });
-        self.heap_bytes -= before.as_ref().map_or(0, |entry| (self.heap_bytes_of)(&entry.known));
-        if before.as_ref().is_none_or(|entry| entry.round != self.round) {
-            self.open.push(key);
-        }
+    pub fn set(&mut self, key: u128, known: R::Known) {
+        self.journal.push::<R>(key, &known);
+        self.open_heap_bytes += R::heap_bytes(&known);
+        let before = self.insert(key, known);
         if let Some(undo) = &mut self.undo {
-            undo.before.push((key, before));
+            undo.before.push((words(key), before));
         }
+    }
+
+    #[inline]
+    fn insert(&mut self, key: u128, known: R::Known) -> Option<R::Known> {
+        self.heap_bytes += R::heap_bytes(&known);
+        let before = self.recent.insert(words(key), known);
+        self.heap_bytes -= before.as_ref().map_or(0, R::heap_bytes);
+        before
     }
 
     pub fn mark(&mut self) -> Mark {
+        self.forget_undo();
         self.marks += 1;
         let mark = Mark(self.marks);
-        let mut before = self.undo.take().map(|undo| undo.before).unwrap_or_default();
-        before.clear();
-        self.undo = Some(Undo { mark, before });
+        let before = std::mem::take(&mut self.before);
+        let (journal, open_heap_bytes) = (self.journal.mark(), self.open_heap_bytes);
+        self.undo = Some(Undo { mark, journal, open_heap_bytes, before });
         mark
     }
 
@@ -101,55 +110,91 @@ impl<K: Clone> Overlay<K> {
     pub fn rollback(&mut self, mark: Mark) {
         let mut undo = self.undo.take().filter(|undo| undo.mark == mark).expect("rollback goes to the latest mark");
         while let Some((key, before)) = undo.before.pop() {
-            // The first change of a key in its epoch was the one that noted it.
-            if before.as_ref().is_none_or(|entry| entry.round != self.round) {
-                self.open.pop();
-            }
-            self.heap_bytes += before.as_ref().map_or(0, |entry| (self.heap_bytes_of)(&entry.known));
+            self.heap_bytes += before.as_ref().map_or(0, R::heap_bytes);
             let after = match before {
-                Some(entry) => self.entries.insert(words(key), entry),
-                None => self.entries.remove(&words(key)),
+                Some(known) => self.recent.insert(key, known),
+                None => self.recent.remove(&key),
             };
-            self.heap_bytes -= after.map_or(0, |entry| (self.heap_bytes_of)(&entry.known));
+            self.heap_bytes -= after.map_or(0, |known| R::heap_bytes(&known));
         }
+        self.journal.rollback(undo.journal);
+        self.open_heap_bytes = undo.open_heap_bytes;
         self.undo = Some(undo);
     }
 
-    /// Closes the open epoch and visits its changes in key order.
-    pub fn seal(&mut self, mut visit: impl FnMut(u128, &K)) {
-        self.undo = None;
-        let mut keys = std::mem::take(&mut self.open);
-        // Each batch left its keys in order: the stable sort finds the runs and merges them.
-        keys.sort();
-        for &key in &keys {
-            visit(key, self.get(key).expect("a changed key is in the overlay until it is stored"));
-        }
-        self.sealed.push_back(keys);
-        self.round += 1;
-    }
-
-    /// The store has the oldest sealed epoch; visits its keys in order.
-    pub fn stored(&mut self, mut visit: impl FnMut(u128)) {
-        self.undo = None;
-        let keys = self.sealed.pop_front().expect("an epoch is sealed before it is stored");
-        let stored = self.round - self.sealed.len() as Round - 1;
-        for key in keys {
-            visit(key);
-            // What a later epoch changed again is newer than the store.
-            if let hash_map::Entry::Occupied(entry) = self.entries.entry(words(key))
-                && entry.get().round == stored
-            {
-                self.heap_bytes -= (self.heap_bytes_of)(&entry.remove().known);
-            }
+    fn forget_undo(&mut self) {
+        if let Some(undo) = self.undo.take() {
+            self.before = undo.before;
+            self.before.clear();
         }
     }
 
-    pub fn bytes(&self) -> usize {
-        // hashbrown keeps one control byte for each slot, and fills seven of eight.
-        let slots = self.entries.capacity() * 8 / 7 * (size_of::<(Key, Entry<K>)>() + 1);
-        let keys = self.open.capacity() + self.sealed.iter().map(Vec::capacity).sum::<usize>();
-        let undo = self.undo.as_ref().map_or(0, |undo| undo.before.capacity() * size_of::<(u128, Option<Entry<K>>)>());
-        slots + keys * size_of::<u128>() + undo + self.heap_bytes
+    /// The changes of the open epoch.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Takes in the journal of a stored epoch; `None` for what is none.
+    pub fn replay(&mut self, bytes: &[u8]) -> Option<()> {
+        journal::read::<R>(bytes, |key, known| {
+            self.insert(key, known);
+        })
+    }
+
+    /// Begins with what a start has read; a mark may be set, but nothing has changed yet.
+    pub fn take_stored(&mut self, stored: Overlay<R>) {
+        assert!(self.recent.is_empty() && self.journal.entries() == 0, "a table is read before it changes");
+        (self.recent, self.heap_bytes) = (stored.recent, stored.heap_bytes);
+    }
+
+    /// The recent entries, in no order that means anything.
+    pub fn recent(&self) -> impl Iterator<Item = (u128, &R::Known)> {
+        self.recent.iter().map(|(key, known)| (key.number(), known))
+    }
+
+    pub fn recent_len(&self) -> usize {
+        self.recent.len()
+    }
+
+    /// Memory behind the recent entries that their number does not show.
+    pub fn heap_bytes(&self) -> usize {
+        self.heap_bytes
+    }
+
+    /// Closes the open epoch. `leaves` says that it holds everything recent as a run.
+    pub fn seal(&mut self, leaves: bool, journal_bytes_max: usize) {
+        self.forget_undo();
+        self.journal.clear(journal_bytes_max);
+        self.open_heap_bytes = 0;
+        if leaves {
+            assert!(self.leaving.is_empty(), "one run is on its way at a time");
+            std::mem::swap(&mut self.recent, &mut self.leaving);
+            self.heap_bytes = 0;
+        }
+    }
+
+    /// The store has an epoch; `left` says that it has the run that was on its way.
+    pub fn stored(&mut self, left: bool, keys_max: usize) {
+        self.forget_undo();
+        if left {
+            // The next run needs the memory again; what an epoch of unusual size took goes back.
+            self.leaving.clear();
+            self.leaving.shrink_to(keys_max);
+        }
+    }
+
+    /// Memory of the changes of the open epoch.
+    pub fn open_bytes(&self) -> usize {
+        // A slot of the map, its control byte, and the free ones that come with it.
+        let slots = self.journal.entries() as usize * (size_of::<(Key, R::Known)>() + 1) * 3 / 2;
+        let undo = self.undo.as_ref().map_or(0, |undo| undo.before.len() * size_of::<Before<R::Known>>());
+        slots + self.journal.bytes().len() + undo + self.open_heap_bytes
+    }
+}
+
+impl Key {
+    fn number(self) -> u128 {
+        (self.0[0] as u128) << 64 | self.0[1] as u128
     }
 }
 

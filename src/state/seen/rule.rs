@@ -36,9 +36,19 @@ pub(super) trait Rule {
     /// What is remembered of a key.
     type Known: Clone;
 
+    /// Whether a newer state of a key never has an earlier newest time than an older one that still matters. Where
+    /// it may, a newer state must not be left out as passed while an older one could come to light again.
+    const TIMES_ONLY_RISE: bool;
+
     fn judge(&self, known: &mut Option<Self::Known>, row: &Candidate) -> Outcome;
 
     fn encode(known: &Self::Known, into: &mut Vec<u8>);
+
+    /// How many bytes `encode` appends.
+    fn encoded_len(known: &Self::Known) -> usize;
+
+    /// The newest of its times: when the watermark has passed it by a window, nothing of it matters.
+    fn newest_ms(known: &Self::Known) -> i64;
 
     /// `None` for what this rule never wrote.
     fn decode(value: &[u8]) -> Option<Self::Known>;
@@ -70,8 +80,8 @@ impl Window {
     }
 }
 
-/// The newest of the times in a value of `seen`, whichever rule wrote it; `None` for what no rule wrote.
-pub(in crate::state) fn newest_ms(value: &[u8]) -> Option<i64> {
+/// The newest of the times in a value, whichever rule wrote it; `None` for what no rule wrote.
+pub(super) fn newest_ms(value: &[u8]) -> Option<i64> {
     if value.len() == CONTENT_LEN {
         return value.first_chunk().map(|time| i64::from_be_bytes(*time));
     }
@@ -135,6 +145,9 @@ impl First {
 impl Rule for First {
     type Known = Times;
 
+    /// A new state holds every older time that is remembered, and its own.
+    const TIMES_ONLY_RISE: bool = true;
+
     #[inline]
     fn judge(&self, known: &mut Option<Times>, row: &Candidate) -> Outcome {
         if self.window.is_passed(row.time_ms, row.watermark_ms) {
@@ -166,6 +179,16 @@ impl Rule for First {
     }
 
     #[inline]
+    fn encoded_len(known: &Times) -> usize {
+        size_of_val(known.as_slice())
+    }
+
+    #[inline]
+    fn newest_ms(known: &Times) -> i64 {
+        *known.as_slice().last().expect("a key is known by at least one time")
+    }
+
+    #[inline]
     fn decode(value: &[u8]) -> Option<Times> {
         if let Ok(time) = value.try_into() {
             return Some(Times::One(i64::from_be_bytes(time)));
@@ -193,6 +216,10 @@ impl Rule for Latest {
     /// The time that passed last.
     type Known = i64;
 
+    /// An earlier one passes only when the last one is forgotten, and then it is no earlier than the watermark
+    /// less the window, which is what forgot it.
+    const TIMES_ONLY_RISE: bool = true;
+
     #[inline]
     fn judge(&self, known: &mut Option<i64>, row: &Candidate) -> Outcome {
         match known.filter(|&passed_ms| !self.window.is_reached(passed_ms, row.watermark_ms)) {
@@ -205,6 +232,14 @@ impl Rule for Latest {
 
     fn encode(known: &i64, into: &mut Vec<u8>) {
         into.extend_from_slice(&known.to_be_bytes());
+    }
+
+    fn encoded_len(_: &i64) -> usize {
+        TIME_LEN
+    }
+
+    fn newest_ms(known: &i64) -> i64 {
+        *known
     }
 
     fn decode(value: &[u8]) -> Option<i64> {
@@ -228,6 +263,9 @@ pub(super) struct Content {
 impl Rule for Changes {
     type Known = Content;
 
+    /// By arrival: a change that happened earlier takes the place of a later one.
+    const TIMES_ONLY_RISE: bool = false;
+
     #[inline]
     fn judge(&self, known: &mut Option<Content>, row: &Candidate) -> Outcome {
         let content = Content { passed_ms: row.time_ms, hash: row.content.to_be_bytes() };
@@ -248,6 +286,14 @@ impl Rule for Changes {
         into.push(1);
     }
 
+    fn encoded_len(_: &Content) -> usize {
+        CONTENT_LEN
+    }
+
+    fn newest_ms(known: &Content) -> i64 {
+        known.passed_ms
+    }
+
     fn decode(value: &[u8]) -> Option<Content> {
         let value: &[u8; CONTENT_LEN] = value.try_into().ok()?;
         let (time, rest) = value.split_first_chunk::<TIME_LEN>()?;
@@ -263,6 +309,8 @@ mod tests {
     fn encoded<R: Rule>(known: &R::Known) -> Vec<u8> {
         let mut value = Vec::new();
         R::encode(known, &mut value);
+        assert_eq!(R::encoded_len(known), value.len());
+        assert_eq!(newest_ms(&value), Some(R::newest_ms(known)));
         value
     }
 
