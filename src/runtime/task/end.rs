@@ -1,0 +1,44 @@
+//! How a task ends: seal, store, deliver, commit, release; what is late stays pending.
+
+use super::{FromTask, Io, Stage, Task, Writing};
+use crate::error::Result;
+use crate::metrics::SealedWhy;
+use crate::state::WriteBatch;
+
+impl Task {
+    pub(super) fn begin_drain(&mut self, deadline_ms: Option<u64>) {
+        let can_finish = matches!(self.stage, Stage::Running | Stage::Draining { .. });
+        self.stage = match can_finish {
+            true => Stage::Draining { deadline_ms },
+            // What the mark and the ledger say, stands; an epoch that is half made again is not ours to seal.
+            false => {
+                self.open = None;
+                Stage::Draining { deadline_ms: Some(0) }
+            }
+        };
+    }
+
+    pub(super) fn drain(&mut self, io: &mut Io, deadline_ms: Option<u64>) -> Result<bool> {
+        if self.open.is_some() && self.begun {
+            self.seal(io, SealedWhy::End, None)?;
+            return Ok(true);
+        }
+        let settled = self.log.is_settled();
+        if settled && self.log.has_release() && self.begun {
+            return Ok(self.release());
+        }
+        let late = deadline_ms.is_some_and(|deadline| io.boot_ms >= deadline);
+        if settled || late {
+            self.stage = Stage::Gone;
+            (io.say)(self.id, FromTask::Gone { finished: settled && self.has_reached_ends() });
+        }
+        Ok(false)
+    }
+
+    pub(super) fn release(&mut self) -> bool {
+        let mut batch = WriteBatch::default();
+        self.log.add_release(&mut batch);
+        self.write = Some((batch, Writing::Release));
+        true
+    }
+}
