@@ -5,22 +5,27 @@
 //! (`take_write`) so that tasks which seal at the same moment share an fsync.
 
 mod begin;
+mod discard;
 mod end;
 mod epoch;
 mod messages;
+mod replay;
 mod send;
 
+pub use discard::{DiscardAnswer, DiscardRequest};
 pub use messages::{Attempt, AttemptOutcome, FromTask, Gate, Stale, TaskId, ToTask};
+pub use replay::{ReplayAnswer, ReplayDone, ReplayRecords, ReplayRequest, ReplayStart};
 
 use crate::config::plan::BatchPlan;
 use crate::error::{Error, Result};
 use crate::metrics::PipelineStats;
 use crate::runtime::chain::Chain;
-use crate::runtime::commit::CommitLog;
+use crate::runtime::commit::{CommitLog, Discarded};
 use crate::runtime::inputs::{Pass, TaskInputs};
-use crate::state::ledger::{Cuts, Moment, Pending};
+use crate::state::ledger::{Cuts, Moment, Pending, RecordName};
 use crate::state::{StateStore, WriteBatch};
 use crate::types::{Epoch, TaskNo};
+use replay::Replays;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -37,6 +42,7 @@ pub struct TaskStart {
     pub stage: Stage,
     /// Epochs of the ledger that another history replaced, with how many blocks each has.
     pub drops: Vec<(Epoch, u16)>,
+    pub replay: ReplayStart,
     /// Where processing ends under `--until-end`, per input.
     pub ends: Option<Vec<i64>>,
 }
@@ -106,6 +112,9 @@ struct OpenEpoch {
     records: u64,
     /// Kafka timestamps of its first and its last row.
     timestamps_ms: Option<(i64, i64)>,
+    /// The records of a replay, and the hash of those that are there.
+    replay: Vec<RecordName>,
+    records_hash: u64,
 }
 
 /// What a handed-out write was for.
@@ -113,8 +122,12 @@ struct OpenEpoch {
 enum Writing {
     Beginning,
     Epoch,
-    Reread { whole: bool },
+    Reread {
+        whole: bool,
+    },
     Release,
+    /// The outbox without a block.
+    Discard,
 }
 
 pub struct Task {
@@ -133,6 +146,10 @@ pub struct Task {
     /// Kafka timestamps of the first and last row of sealed epochs, for the latency.
     timestamps_ms: BTreeMap<Epoch, (i64, i64)>,
     reread_records: u64,
+    replays: Replays,
+    /// Blocks to be taken out of the outbox, and the one whose write is under way.
+    discards: Vec<DiscardRequest>,
+    discarding: Option<(DiscardRequest, Discarded)>,
     begun: bool,
     /// Not delivered for a reason only a person can mend: nothing is processed until a later attempt succeeds.
     stuck: Option<Error>,
@@ -159,6 +176,9 @@ impl Task {
             open: None,
             timestamps_ms: BTreeMap::new(),
             reread_records: 0,
+            replays: Replays::new(start.replay),
+            discards: vec![],
+            discarding: None,
             begun: false,
             stuck: None,
             holds_gate: false,
@@ -185,6 +205,11 @@ impl Task {
         self.inputs.times.watermark_ms
     }
 
+    /// The last acknowledged epoch.
+    pub fn acknowledged(&self) -> Epoch {
+        self.log.acknowledged().epoch
+    }
+
     /// Blocks and bytes not yet acknowledged.
     pub fn outbox(&self) -> (u64, u64) {
         self.log.outbox()
@@ -203,9 +228,12 @@ impl Task {
         if self.writing.is_some() || matches!(self.stage, Stage::Gone | Stage::Failed) {
             return Ok(false);
         }
+        if self.begun && self.discard_next(io)? {
+            return Ok(true);
+        }
         let worked = match &self.stage {
             Stage::Adopting { .. } => self.begin_history(io),
-            Stage::DeliverFirst => self.deliver_first(io),
+            Stage::DeliverFirst => self.deliver_first(io)?,
             Stage::Rereading { to } => {
                 let to = (**to).clone();
                 self.reread(io, &to)?
@@ -245,8 +273,10 @@ impl Task {
     /// The write that was taken is durable.
     pub fn written(&mut self, io: &mut Io) {
         let writing = self.writing.take().expect("a write was taken before it is written");
+        self.letters_released();
         match writing {
             Writing::Release => {}
+            Writing::Discard => self.discarded(io),
             Writing::Beginning => self.begun = true,
             Writing::Epoch => {
                 self.chain.stored(io.store, self.log.tip().watermark_ms);
@@ -272,6 +302,8 @@ impl Task {
             }
             ToTask::Refused { offer } => self.log.refused_offer(offer),
             ToTask::Fenced(fenced) => self.log.set_fenced(fenced),
+            ToTask::Replay(request) => self.ask_to_replay(request),
+            ToTask::Discard(request) => self.discards.push(request),
             ToTask::Drain { deadline_ms } => self.begin_drain(deadline_ms),
             ToTask::Attempted { epoch, output, outcome } => self.attempted(epoch, output, outcome, io),
         }

@@ -35,6 +35,8 @@ pub enum ToWorker {
     Pipeline(usize, Box<PipelineContext>),
     Start(Box<TaskStart>),
     Tell(TaskId, ToTask),
+    /// To the task of a pipeline's partition, whichever assignment it has; refused where there is none.
+    Ask(usize, i32, ToTask),
     Drop(TaskId),
     /// Let go of all of a pipeline, and say so.
     Forget(usize, Sender<()>),
@@ -166,6 +168,13 @@ impl Worker {
                     self.with_io(place, |task, io| task.receive(message, io));
                 }
             }
+            ToWorker::Ask(pipeline, partition, message) => {
+                let asked = |task: &Task| task.id.pipeline == pipeline && task.id.partition == partition;
+                match self.tasks.iter().position(asked) {
+                    Some(place) => self.with_io(place, |task, io| task.receive(message, io)),
+                    None => message.refuse(format!("partition {partition} does not run on this instance")),
+                }
+            }
             ToWorker::Drop(id) => {
                 if let Some(place) = self.tasks.iter().position(|task| task.id == id) {
                     self.tasks.remove(place);
@@ -267,6 +276,7 @@ impl Task {
             watermark_ms: self.watermark_ms(),
             outbox_blocks,
             outbox_bytes,
+            acknowledged: self.acknowledged().0,
             restoring: self.is_restoring(),
         }
     }

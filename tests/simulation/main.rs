@@ -10,6 +10,7 @@ mod chance;
 mod crash_everywhere;
 mod disk;
 mod drive;
+mod letters;
 mod member;
 mod process;
 mod random;

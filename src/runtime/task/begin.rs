@@ -6,7 +6,7 @@ use crate::metrics::SealedWhy;
 use crate::runtime::chain::Mode;
 use crate::runtime::inputs::Found;
 use crate::runtime::limits;
-use crate::state::ledger::{Checkpoint, Cuts, Moment, Pending, TaskEntry, encode, key};
+use crate::state::ledger::{Checkpoint, Cuts, Moment, Pending, TaskEntry, encode, flag, key};
 use crate::state::{Table, WriteBatch};
 
 impl Task {
@@ -21,9 +21,9 @@ impl Task {
     }
 
     /// Before the first epoch or re-read of this life: the ledger says whose state this is.
-    pub(super) fn begin_ledger(&mut self, restoring: bool) -> bool {
+    pub(super) fn begin_ledger(&mut self, restoring: bool) -> Result<bool> {
         if self.begun {
-            return false;
+            return Ok(false);
         }
         let mut batch = WriteBatch::default();
         let entry = TaskEntry { task: self.state, left_ms: 0 };
@@ -37,9 +37,10 @@ impl Task {
         }
         let moment = self.moment_under_way();
         batch.put(Table::Ledger, key::checkpoint(self.state), encode(&self.checkpoint(moment, restoring)));
-        self.log.add_release(&mut batch);
+        self.take_up_replay(&mut batch)?;
+        self.add_release(&mut batch)?;
         self.write = Some((batch, Writing::Beginning));
-        true
+        Ok(true)
     }
 
     /// The tip's epoch, with the positions and times of what was read so far: re-reading goes on from these.
@@ -68,27 +69,28 @@ impl Task {
         }
     }
 
-    pub(super) fn deliver_first(&mut self, io: &mut Io) -> bool {
+    pub(super) fn deliver_first(&mut self, io: &mut Io) -> Result<bool> {
         if !self.log.is_delivered() {
-            return false;
+            return Ok(false);
         }
         if let Some((offer, mark)) = self.log.offer(io.boot_ms, true) {
             self.say_offer(io, offer, &mark);
-            return true;
+            return Ok(true);
         }
         if self.log.is_settled() {
             if self.log.has_release() {
-                return self.release();
+                self.release()?;
+                return Ok(true);
             }
             self.stage = Stage::Gone;
             (io.say)(self.id, FromTask::DecideAgain);
         }
-        false
+        Ok(false)
     }
 
     /// Everything runs, sink validation included; only blocks, dead letters and counters are withheld.
     pub(super) fn reread(&mut self, io: &mut Io, to: &Moment) -> Result<bool> {
-        if self.begin_ledger(true) {
+        if self.begin_ledger(true)? {
             return Ok(true);
         }
         self.inputs.times.note_ms = to.note_ms;
@@ -103,22 +105,24 @@ impl Task {
         let done = self.inputs.positions().iter().zip(&ends).all(|(position, end)| position >= end);
         if done {
             self.inputs.set_progress(to);
-            self.store_reread(to.clone(), false);
+            let whole = Moment { link: to.link, epoch: to.epoch, ..self.moment_under_way() };
+            self.store_reread(whole, false)?;
         } else if self.reread_records >= limits::REREAD_RECORDS_MAX
             || self.chain.state_bytes() >= self.settings.state_bytes_max
         {
-            self.store_reread(self.moment_under_way(), true);
+            self.store_reread(self.moment_under_way(), true)?;
         }
         Ok(found == Found::Pass || done)
     }
 
-    fn store_reread(&mut self, moment: Moment, restoring: bool) {
+    fn store_reread(&mut self, moment: Moment, restoring: bool) -> Result<()> {
         self.reread_records = 0;
         let mut batch = WriteBatch::default();
         self.chain.seal_state(&mut batch);
         batch.put(Table::Ledger, key::checkpoint(self.state), encode(&self.checkpoint(moment, restoring)));
-        self.log.add_release(&mut batch);
+        self.add_release(&mut batch)?;
         self.write = Some((batch, Writing::Reread { whole: !restoring }));
+        Ok(())
     }
 
     pub(super) fn after_rereading(&self) -> Stage {
@@ -130,7 +134,12 @@ impl Task {
 
     /// The epoch that the mark names: its ranges, cuts, note and flags, and its link, whatever comes out.
     pub(super) fn force(&mut self, io: &mut Io, pending: &Pending) -> Result<bool> {
-        if self.begin_ledger(false) {
+        if self.begin_ledger(false)? {
+            return Ok(true);
+        }
+        if pending.flags & flag::REPLAY != 0 {
+            self.force_replay(io, pending)?;
+            self.stage = Stage::Running;
             return Ok(true);
         }
         if self.open.is_none() {

@@ -7,6 +7,7 @@ use crate::state::WriteBatch;
 
 impl Task {
     pub(super) fn begin_drain(&mut self, deadline_ms: Option<u64>) {
+        self.refuse_replays();
         let can_finish = matches!(self.stage, Stage::Running | Stage::Draining { .. });
         self.stage = match can_finish {
             true => Stage::Draining { deadline_ms },
@@ -24,8 +25,9 @@ impl Task {
             return Ok(true);
         }
         let settled = self.log.is_settled();
-        if settled && self.log.has_release() && self.begun {
-            return Ok(self.release());
+        if self.begun && (settled && self.log.has_release() || self.replay_counts()) {
+            self.release()?;
+            return Ok(true);
         }
         let late = deadline_ms.is_some_and(|deadline| io.boot_ms >= deadline);
         if settled || late {
@@ -35,10 +37,17 @@ impl Task {
         Ok(false)
     }
 
-    pub(super) fn release(&mut self) -> bool {
+    /// A write of nothing but what an accepted commit has released.
+    pub(super) fn release(&mut self) -> Result<()> {
         let mut batch = WriteBatch::default();
-        self.log.add_release(&mut batch);
+        self.add_release(&mut batch)?;
         self.write = Some((batch, Writing::Release));
-        true
+        Ok(())
+    }
+
+    /// Adds to a write what an accepted commit has released: outbox entries, and letters whose replay counts.
+    pub(super) fn add_release(&mut self, batch: &mut WriteBatch) -> Result<()> {
+        self.log.add_release(batch);
+        self.release_letters(batch)
     }
 }

@@ -6,17 +6,25 @@ use crate::metrics::SealedWhy;
 use crate::runtime::chain::{Mode, SealAt};
 use crate::runtime::inputs::{Found, PassLimit};
 use crate::runtime::limits;
-use crate::state::ledger::{Cuts, EpochRecord, Moment, Pending, encode, key};
+use crate::state::ledger::{Cuts, EpochRecord, Moment, Pending, Replayed, encode, flag, key};
 use crate::state::{Table, WriteBatch};
 use crate::types::Link;
 
 impl Task {
     pub(super) fn run(&mut self, io: &mut Io) -> Result<bool> {
-        if self.begin_ledger(false) {
+        if self.begin_ledger(false)? {
             return Ok(true);
         }
         if self.has_reached_ends() {
             self.begin_drain(None);
+            return Ok(true);
+        }
+        if self.replay_counts() {
+            self.release()?;
+            return Ok(true);
+        }
+        if self.wants_replay() {
+            self.begin_replay(io)?;
             return Ok(true);
         }
         let worked = self.has_room() && self.process_next_pass(io)?;
@@ -27,7 +35,7 @@ impl Task {
         Ok(worked)
     }
 
-    fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         let (_, bytes) = self.log.outbox();
         self.stuck.is_none()
             && self.log.epochs_waiting() < limits::OUTBOX_EPOCHS_MAX
@@ -80,6 +88,8 @@ impl Task {
             cuts: Cuts::default(),
             records: 0,
             timestamps_ms: None,
+            replay: vec![],
+            records_hash: 0,
         }
     }
 
@@ -130,6 +140,12 @@ impl Task {
             note_ms: self.inputs.times.note_ms,
         };
         let (outputs, blocks) = self.chain.seal(&at, &mut batch)?;
+        let own_flags = if open.replay.is_empty() { 0 } else { flag::REPLAY };
+        let flags = forced.map_or(own_flags, |pending| pending.flags);
+        let replayed = (flags & flag::REPLAY != 0).then_some(Replayed { epoch, records: open.records_hash });
+        if let Some(replayed) = replayed {
+            self.seal_replay(replayed, &mut batch)?;
+        }
         let mut record = EpochRecord {
             after: Moment {
                 epoch,
@@ -139,11 +155,13 @@ impl Task {
                 idle: self.inputs.times.idle,
                 note_ms: self.inputs.times.note_ms,
                 closed: tip.closed,
+                replayed: replayed.or(tip.replayed),
             },
             cuts: open.cuts,
-            flags: forced.map_or(0, |pending| pending.flags),
+            flags,
             idle_before: open.idle_before,
             outputs,
+            replay: open.replay,
         };
         let link = next_link(tip.link, &record);
         record.after.link = forced.map_or(link, |pending| pending.link);
@@ -156,7 +174,7 @@ impl Task {
         for (number, block) in blocks.iter().enumerate() {
             batch.put_shared(Table::Outbox, key::outbox(self.state, epoch, number as u16), block.body.clone());
         }
-        self.log.add_release(&mut batch);
+        self.add_release(&mut batch)?;
         self.stats.sealed(why, record.outputs.iter().map(|output| output.rows), began.elapsed());
         self.timestamps_ms.extend(open.timestamps_ms.map(|times| (epoch, times)));
         self.log.push(record, blocks);

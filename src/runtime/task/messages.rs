@@ -1,5 +1,7 @@
 //! What is said to a task, what it says, and the attempts that it hands to delivery.
 
+use super::discard::{DiscardAnswer, DiscardRequest};
+use super::replay::{ReplayAnswer, ReplayRequest};
 use crate::error::Error;
 use crate::runtime::commit::ToSend;
 use crate::sink::Block;
@@ -31,12 +33,27 @@ pub enum ToTask {
     Drain {
         deadline_ms: Option<u64>,
     },
+    /// Replay these dead letters.
+    Replay(ReplayRequest),
+    /// Take this block out of the outbox.
+    Discard(DiscardRequest),
     /// Delivery's answer.
     Attempted {
         epoch: Epoch,
         output: u16,
         outcome: AttemptOutcome,
     },
+}
+
+impl ToTask {
+    /// Nobody is there to do it.
+    pub fn refuse(self, why: String) {
+        match self {
+            ToTask::Replay(request) => _ = request.answer.send(ReplayAnswer::Refused(why)),
+            ToTask::Discard(request) => _ = request.answer.send(DiscardAnswer::NotHere(why)),
+            _ => {}
+        }
+    }
 }
 
 /// How an attempt to insert ended.

@@ -16,7 +16,7 @@ impl Task {
         if self.write.is_some() || matches!(self.stage, Stage::Adopting { .. } | Stage::Gone | Stage::Failed) {
             return Ok(false);
         }
-        let hurry = matches!(self.stage, Stage::Draining { .. } | Stage::DeliverFirst);
+        let hurry = matches!(self.stage, Stage::Draining { .. } | Stage::DeliverFirst) || self.has_replay_to_say();
         let mut worked = false;
         if let Some((offer, mark)) = self.log.offer(io.boot_ms, hurry) {
             self.say_offer(io, offer, &mark);
@@ -62,10 +62,16 @@ impl Task {
         if !send.unclear || wall_ms - moment.note_ms < self.settings.window_ms {
             return None;
         }
-        let topics = self.log.history().topics.iter();
+        let topics = &self.log.history().topics;
         let from = self.log.acknowledged().positions();
-        let ranges = topics.zip(from).zip(moment.positions()).map(|(((name, _), from), to)| (name.clone(), from, to));
-        Some(Stale { ranges: ranges.collect(), resend: self.settings.resend_unclear })
+        let ranges = topics.iter().zip(from).zip(moment.positions());
+        let ranges = ranges.map(|(((name, _), from), to)| (name.clone(), from, to));
+        // A replay has no ranges: its records lie wherever they lay.
+        let named = self.log.next_replay().iter().filter_map(|name| {
+            let (topic, _) = topics.get(name.input as usize)?;
+            Some((topic.clone(), name.offset, name.offset + 1))
+        });
+        Some(Stale { ranges: ranges.chain(named).collect(), resend: self.settings.resend_unclear })
     }
 
     /// A block of a former life, from the outbox.
