@@ -60,16 +60,27 @@ impl World {
         for partition in 0..self.setup.partitions {
             let Some(pending) = self.mark(partition).and_then(|mark| mark.pending) else { continue };
             let names = pending.replay.iter().filter(|_| pending.flags & flag::REPLAY != 0);
-            self.announced.extend(names.map(|name| (name.input, partition, name.offset)));
+            let places: Vec<Place> = names.map(|name| (name.input, partition, name.offset)).collect();
+            let fitting: Vec<Place> = places.into_iter().filter(|place| self.fits(*place)).collect();
+            self.announced.extend(fitting);
         }
     }
 
-    /// No directory of a running instance waits for the end of a replay.
+    /// Whether a replay of this record gives a row now.
+    fn fits(&self, (input, partition, offset): Place) -> bool {
+        match self.logs[&(input, partition)][offset as usize].content {
+            Content::Keyless => true,
+            Content::Unfit => self.is_mended.load(Relaxed),
+            _ => false,
+        }
+    }
+
+    /// No running task waits for the end of a replay.
     pub fn replays_are_settled(&self) -> bool {
-        let running = self.instances.iter().filter(|instance| instance.process.is_some());
-        running.into_iter().all(|instance| {
+        self.instances.iter().all(|instance| {
+            let partitions = instance.process.iter().flat_map(|process| process.stages()).map(|(id, _)| id.partition);
             let is_open = |partition: i32| letters::replaying(&*instance.disk, partition as u32).unwrap().is_some();
-            !(0..self.setup.partitions).any(is_open)
+            !partitions.into_iter().any(is_open)
         })
     }
 
@@ -82,11 +93,7 @@ impl World {
             let rows = self.table.rows.get(&RowId { is_letter: false, ..row }).map_or(0, Vec::len) as u64;
             let kept = letters.get(&place).copied().unwrap_or(0);
             let content = self.logs[&(row.input, row.partition)][row.offset as usize].content;
-            let fits = match content {
-                Content::Keyless => true,
-                Content::Unfit => self.is_mended.load(Relaxed),
-                _ => false,
-            };
+            let fits = self.fits(place);
             let wrong =
                 |what: &str| Err(Violation(format!("{row:?} ({content:?}): {rows} rows, {kept} letters: {what}")));
             if rows > 1 || rows == 1 && !fits {

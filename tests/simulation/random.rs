@@ -225,12 +225,19 @@ impl Schedule {
             let away_ms = self.world.seams.now_ms() + 1_000_000;
             self.world.instances.iter_mut().for_each(|instance| instance.boots_at_ms = away_ms);
             self.world.instances[place].boots_at_ms = 0;
-            settle(&mut self.world)?;
+            self.go_on(200)?;
             self.world.ask_to_replay(place);
-            crate::drive::round(&mut self.world)?;
-            settle(&mut self.world)?;
+            self.go_on(200)?;
         }
         self.world.judge()
+    }
+
+    /// Some quiet turns, and then on until nothing is left to do.
+    fn go_on(&mut self, rounds: u32) -> Result<(), Violation> {
+        for _ in 0..rounds {
+            crate::drive::round(&mut self.world)?;
+        }
+        settle(&mut self.world)
     }
 
     /// Under `--until-end` each run ends by itself; the last one must have seen everything.
@@ -344,9 +351,11 @@ impl Schedule {
         use Disaster::*;
         let common = [Kill, CrashAtCall, CrashAtCall, CrashAtCall, Stop, CommitFault, Rebalance, TableOutage];
         let zombies = [Pause, Pause, Pause, Cut, Cut, Cut, LoseDisk, Kill, TableOutage];
+        let replays = [Kill, CrashAtCall, CrashAtCall, Stop, CommitFault, Rebalance, TableOutage, Pause, Cut, LoseDisk];
         let several = [Kill, CrashAtCall, CrashAtCall, LoseDisk, LoseDisk, Pause, Pause, Cut, Stop, Rebalance];
         let disaster = match self.kind {
             Kind::Zombies => self.chance.pick(&zombies),
+            Kind::Replays if self.chance.one_in(2) => self.chance.pick(&replays),
             Kind::Several if self.chance.one_in(2) => self.chance.pick(&several),
             Kind::Several if self.chance.one_in(8) => Fence,
             Kind::Expiry if self.chance.one_in(3) => Expire,

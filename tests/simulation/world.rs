@@ -561,7 +561,7 @@ impl World {
     /// Everything is read, delivered and acknowledged.
     pub fn is_settled(&self) -> bool {
         let partition = |partition: i32| {
-            self.mark(partition).is_some_and(|mark| {
+            self.mark(partition).filter(|mark| self.is_of_these_topics(mark)).is_some_and(|mark| {
                 let ends = (0..self.setup.inputs).map(|input| self.logs[&(input, partition)].len() as i64);
                 mark.pending.is_none() && mark.acknowledged.positions().into_iter().eq(ends)
             })
@@ -576,6 +576,14 @@ impl World {
             && !delivers_first
             && self.replays_are_settled()
             && (0..self.setup.partitions).all(partition)
+    }
+
+    /// A topic that was made again can end where the old one was read to.
+    fn is_of_these_topics(&self, mark: &Mark) -> bool {
+        let topics: Vec<String> = (0..self.setup.inputs).map(topic).collect();
+        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let now = self.kafka.member(GROUP, None, &names).topics().expect("the cluster in memory answers");
+        mark.topics.iter().all(|(name, id)| now.iter().any(|now| now.name == *name && now.id == *id))
     }
 
     /// The rows that a single uninterrupted pass would give.
