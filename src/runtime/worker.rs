@@ -160,7 +160,10 @@ impl Worker {
             }
             ToWorker::Start(start) => {
                 if let Some(context) = self.pipelines.get(&start.id.pipeline) {
-                    self.tasks.push(Task::new(*start, context.settings.clone(), context.stats.clone()));
+                    let task = Task::new(*start, context.settings.clone(), context.stats.clone());
+                    // At once: who asks which partitions run here need not wait for the next look.
+                    context.stats.set_task(task.id.partition, task.snapshot());
+                    self.tasks.push(task);
                 }
             }
             ToWorker::Tell(id, message) => {
