@@ -68,6 +68,8 @@ pub struct TaskSnapshot {
     pub watermark_ms: i64,
     pub outbox_blocks: u64,
     pub outbox_bytes: u64,
+    /// The last acknowledged epoch.
+    pub acknowledged: u64,
     pub restoring: bool,
 }
 
@@ -102,6 +104,7 @@ struct Rare {
     recoveries: BTreeMap<&'static str, u64>,
     tasks: BTreeMap<i32, TaskSnapshot>,
     state_bytes: BTreeMap<&'static str, u64>,
+    state_keys: u64,
     last_error: Option<String>,
     state: Option<PipelineState>,
 }
@@ -154,9 +157,12 @@ pub struct PipelineStats {
     pub topics: Vec<TopicStats>,
     pub steps: Vec<StepStats>,
     pub tombstones: AtomicU64,
+    /// Top-level fields of payloads that nothing names.
+    pub extra_fields: AtomicU64,
     pub rows_written: AtomicU64,
     pub sealed: [AtomicU64; 4],
     pub blocks_acknowledged: AtomicU64,
+    pub blocks_discarded: AtomicU64,
     pub rows_sealed: AtomicU64,
     pub blocks_sealed: AtomicU64,
     pub rebalances: AtomicU64,
@@ -194,9 +200,11 @@ impl PipelineStats {
             topics: topics.iter().map(topic).collect(),
             steps: steps.iter().enumerate().map(step).collect(),
             tombstones: Default::default(),
+            extra_fields: Default::default(),
             rows_written: Default::default(),
             sealed: Default::default(),
             blocks_acknowledged: Default::default(),
+            blocks_discarded: Default::default(),
             rows_sealed: Default::default(),
             blocks_sealed: Default::default(),
             rebalances: Default::default(),
@@ -245,6 +253,11 @@ impl PipelineStats {
         self.blocks_acknowledged.fetch_add(1, Relaxed);
         self.inserts.record(insert_seconds, 1);
         self.insert_histogram.record(insert_seconds);
+    }
+
+    /// A block was taken out of the outbox by hand.
+    pub fn discarded(&self) {
+        self.blocks_discarded.fetch_add(1, Relaxed);
     }
 
     /// Rows are in their table; the records of the epoch were between these ages (in seconds).
@@ -328,6 +341,11 @@ impl PipelineStats {
         self.rare().state_bytes.insert(table, bytes);
     }
 
+    /// About how many keys all steps with memory keep together, as last looked at: one column family holds them.
+    pub fn set_state_keys(&self, keys: u64) {
+        self.rare().state_keys = keys;
+    }
+
     pub fn records_read(&self) -> u64 {
         self.topics.iter().map(|topic| topic.records.load(Relaxed)).sum()
     }
@@ -362,12 +380,16 @@ impl PipelineStats {
                 StepKind::Select => {}
             }
         }
+        metrics::counter!("weir_extra_fields_total", "pipeline" => pipeline())
+            .absolute(self.extra_fields.load(Relaxed));
         for (why, count) in SealedWhy::NAMES.iter().zip(&self.sealed) {
             metrics::counter!("weir_blocks_sealed_total", "pipeline" => pipeline(), "why" => *why)
                 .absolute(count.load(Relaxed));
         }
         metrics::counter!("weir_blocks_acknowledged_total", "pipeline" => pipeline())
             .absolute(self.blocks_acknowledged.load(Relaxed));
+        metrics::counter!("weir_blocks_discarded_total", "pipeline" => pipeline())
+            .absolute(self.blocks_discarded.load(Relaxed));
         metrics::counter!("weir_rebalances_total", "pipeline" => pipeline()).absolute(self.rebalances.load(Relaxed));
         self.publish_rare();
     }
@@ -406,6 +428,11 @@ impl PipelineStats {
         metrics::gauge!("weir_outbox_bytes", "pipeline" => pipeline()).set(sum(|task| task.outbox_bytes));
         for (family, bytes) in &rare.state_bytes {
             metrics::gauge!("weir_state_bytes", "pipeline" => pipeline(), "family" => *family).set(*bytes as f64);
+        }
+        let steps: Vec<_> = self.steps.iter().filter(|step| step.kind == StepKind::Dedup).collect();
+        for step in &steps {
+            metrics::gauge!("weir_state_keys_estimate", "pipeline" => pipeline(), "step" => step.name.clone())
+                .set((rare.state_keys / steps.len() as u64) as f64);
         }
         use PipelineState::*;
         for known in [Starting, Restoring, Running, Failed, Stopped] {

@@ -5,13 +5,58 @@
 //! not depend on how much of it is right; a name in `Host` that is not ours is refused (a page of the world can point
 //! a name at this machine, an address it cannot forge).
 
+use super::Watched;
 use super::problem::Problem;
 use crate::config::plan::{HttpPlan, HttpWrites};
+use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::HeaderMap;
+use axum::http::request::Parts;
 use std::net::{IpAddr, SocketAddr};
 
+/// A caller who may look at what is no payload.
+pub struct MayLook(pub Watched);
+
+/// A caller who may read payloads.
+pub struct MayRead(pub Watched);
+
+/// A caller who may change something.
+pub struct MayWrite(pub Watched);
+
+impl FromRequestParts<Watched> for MayLook {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, watched: &Watched) -> Result<MayLook, Problem> {
+        is_ours(&watched.http, &parts.headers)?;
+        Ok(MayLook(watched.clone()))
+    }
+}
+
+impl FromRequestParts<Watched> for MayRead {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, watched: &Watched) -> Result<MayRead, Problem> {
+        is_ours(&watched.http, &parts.headers)?;
+        may_read_payloads(&watched.http, peer(parts), &parts.headers)?;
+        Ok(MayRead(watched.clone()))
+    }
+}
+
+impl FromRequestParts<Watched> for MayWrite {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, watched: &Watched) -> Result<MayWrite, Problem> {
+        is_ours(&watched.http, &parts.headers)?;
+        may_write(&watched.http, peer(parts), &parts.headers)?;
+        Ok(MayWrite(watched.clone()))
+    }
+}
+
+fn peer(parts: &Parts) -> SocketAddr {
+    parts.extensions.get::<ConnectInfo<SocketAddr>>().expect("the listener says who calls").0
+}
+
 /// Whether payloads may be read.
-pub fn may_read_payloads(http: &HttpPlan, peer: SocketAddr, headers: &HeaderMap) -> Result<(), Problem> {
+fn may_read_payloads(http: &HttpPlan, peer: SocketAddr, headers: &HeaderMap) -> Result<(), Problem> {
     if peer.ip().is_loopback() || has_token(http, headers) {
         return Ok(());
     }
@@ -23,7 +68,7 @@ pub fn may_read_payloads(http: &HttpPlan, peer: SocketAddr, headers: &HeaderMap)
 }
 
 /// Whether something may be changed.
-pub fn may_write(http: &HttpPlan, peer: SocketAddr, headers: &HeaderMap) -> Result<(), Problem> {
+fn may_write(http: &HttpPlan, peer: SocketAddr, headers: &HeaderMap) -> Result<(), Problem> {
     let allowed = match (http.writes, &http.token) {
         (HttpWrites::Anyone, _) => true,
         (HttpWrites::Nobody, _) => return Err(Problem::new(403, "`http.writes: nobody`: nothing is changed here")),
@@ -38,7 +83,7 @@ pub fn may_write(http: &HttpPlan, peer: SocketAddr, headers: &HeaderMap) -> Resu
 }
 
 /// Refuses names that are not ours, and pages of other sites.
-pub fn is_ours(http: &HttpPlan, headers: &HeaderMap) -> Result<(), Problem> {
+fn is_ours(http: &HttpPlan, headers: &HeaderMap) -> Result<(), Problem> {
     let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let Some(host) = text("host") else {
         return Err(Problem::new(403, "the request names no host"));

@@ -1,48 +1,47 @@
-//! Dead letters and the outbox over HTTP, and the form in which they are shown everywhere.
+//! Dead letters over HTTP, and the form in which they are shown everywhere.
 //!
 //! Owns the JSON of a letter. Promises: bytes that are text are shown as text, others as base64; a call that would
 //! show payloads or change something is answered only to those who may.
 
-use super::Watched;
-use super::guard;
+use super::guard::{MayRead, MayWrite};
 use super::problem::Problem;
+use super::{Watched, at_rest, desk, json_response, on_disk};
 use crate::codec::time::Moment;
-use crate::runtime::desk::Desk;
-use crate::runtime::outbox;
-use crate::state::letters::{Letter, LetterFilter, LetterId, Letters, Page};
+use crate::runtime::desk::{Desk, Replay};
+use crate::state::letters::{Letter, LetterFilter, LetterId, Letters, Page, REPLAY_UNCLEAR};
 use axum::Router;
-use axum::extract::{ConnectInfo, Path, Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::body::Bytes;
+use axum::extract::{Path, Query};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use base64::Engine as _;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A page where no `limit` is given, and the most that it may be.
 const PAGE_LETTERS: usize = 100;
 const PAGE_LETTERS_MAX: usize = 1_000;
+/// How long a replay is waited for before the answer says that it is under way.
+const REPLAY_PATIENCE: Duration = Duration::from_secs(10);
 
 pub fn routes() -> Router<Watched> {
     Router::new()
         .route("/api/v1/pipelines/{name}/dead-letters", get(list).delete(delete_some))
+        .route("/api/v1/pipelines/{name}/dead-letters/replay", post(replay_some))
         .route("/api/v1/pipelines/{name}/dead-letters/{id}", get(show).delete(delete_one))
-        .route("/api/v1/pipelines/{name}/outbox", get(waiting))
+        .route("/api/v1/pipelines/{name}/dead-letters/{id}/replay", post(replay_one))
 }
 
 type Asked = BTreeMap<String, String>;
 
 async fn list(
-    State(watched): State<Watched>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    MayRead(watched): MayRead,
     Path(name): Path<String>,
     Query(asked): Query<Asked>,
-    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    guard::is_ours(&watched.http, &headers)?;
-    guard::may_read_payloads(&watched.http, peer, &headers)?;
     let (desk, question) = (desk(&watched, &name)?, Question::read(&asked)?);
     on_disk(move || {
         let letters = letters(&desk)?;
@@ -56,15 +55,8 @@ async fn list(
     .await
 }
 
-async fn show(
-    State(watched): State<Watched>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    Path((name, id)): Path<(String, String)>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    guard::is_ours(&watched.http, &headers)?;
-    guard::may_read_payloads(&watched.http, peer, &headers)?;
-    let (desk, id) = (desk(&watched, &name)?, read_id(&id).map_err(|why| Problem::new(400, why))?);
+async fn show(MayRead(watched): MayRead, Path((name, id)): Path<(String, String)>) -> Result<Response, Problem> {
+    let (desk, id) = (desk(&watched, &name)?, named(&id)?);
     on_disk(move || match letters(&desk)?.get(id) {
         Ok(Some(letter)) => Ok(json_response(&letter_json(id, &letter))),
         Ok(None) => Err(no_letter(id)),
@@ -74,32 +66,30 @@ async fn show(
 }
 
 async fn delete_one(
-    State(watched): State<Watched>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    MayWrite(watched): MayWrite,
     Path((name, id)): Path<(String, String)>,
-    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    guard::is_ours(&watched.http, &headers)?;
-    guard::may_write(&watched.http, peer, &headers)?;
-    let (desk, id) = (desk(&watched, &name)?, read_id(&id).map_err(|why| Problem::new(400, why))?);
-    on_disk(move || match letters(&desk)?.delete(&[id]) {
-        Ok(0) => Err(no_letter(id)),
-        Ok(count) => Ok(deleted(count)),
-        Err(error) => Err(Problem::of(&error)),
+    let (desk, id) = (desk(&watched, &name)?, named(&id)?);
+    on_disk(move || {
+        let letters = letters(&desk)?;
+        match letters.delete(&[id]) {
+            Ok(0) if letters.is_replaying(id) => {
+                Err(Problem::new(409, format!("dead letter {} is being replayed: wait for its end", id_text(id))))
+            }
+            Ok(0) => Err(no_letter(id)),
+            Ok(count) => Ok(deleted(count)),
+            Err(error) => Err(Problem::of(&error)),
+        }
     })
     .await
 }
 
 /// Deletes all that meet the filter; without one, all.
 async fn delete_some(
-    State(watched): State<Watched>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    MayWrite(watched): MayWrite,
     Path(name): Path<String>,
     Query(asked): Query<Asked>,
-    headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    guard::is_ours(&watched.http, &headers)?;
-    guard::may_write(&watched.http, peer, &headers)?;
     let (desk, question) = (desk(&watched, &name)?, Question::read(&asked)?);
     on_disk(move || {
         let count = delete_all(&*letters(&desk)?, &question.filter).map_err(|error| Problem::of(&error))?;
@@ -108,21 +98,91 @@ async fn delete_some(
     .await
 }
 
-async fn waiting(
-    State(watched): State<Watched>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+/// Replays those that the body names (`{"ids": ["3-17"]}`), or without a body a page of those that meet the filter;
+/// `next` says where to go on.
+async fn replay_some(
+    MayWrite(watched): MayWrite,
     Path(name): Path<String>,
-    headers: HeaderMap,
+    Query(asked): Query<Asked>,
+    body: Bytes,
 ) -> Result<Response, Problem> {
-    guard::is_ours(&watched.http, &headers)?;
-    guard::may_read_payloads(&watched.http, peer, &headers)?;
-    let desk = desk(&watched, &name)?;
+    let (desk, question) = (desk(&watched, &name)?, Question::read(&asked)?);
+    let ids = read_ids(&body)?;
     on_disk(move || {
-        let store = desk.store().ok_or_else(|| at_rest(&desk))?;
-        let (blocks, trouble) = outbox::unacknowledged(&desk.plan, &*store).map_err(|error| Problem::of(&error))?;
-        Ok(json_response(&json!({ "blocks": blocks, "trouble": trouble.map(|error| error.message) })))
+        let letters = letters(&desk)?;
+        match ids {
+            Some(ids) => replay(&desk, &ids, None),
+            None => {
+                let page = letters.page(question.from, question.limit, &question.filter);
+                let page = page.map_err(|error| Problem::of(&error))?;
+                // Nobody knows whether these are in the table: a person has to ask for them.
+                let wants_doubtful = question.filter.reason.as_deref() == Some(REPLAY_UNCLEAR);
+                let meant = page.letters.iter().filter(|(_, letter)| wants_doubtful || letter.reason != REPLAY_UNCLEAR);
+                replay(&desk, &meant.map(|(id, _)| *id).collect::<Vec<_>>(), page.next)
+            }
+        }
     })
     .await
+}
+
+async fn replay_one(
+    MayWrite(watched): MayWrite,
+    Path((name, id)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    let (desk, id) = (desk(&watched, &name)?, named(&id)?);
+    on_disk(move || replay(&desk, &[id], None)).await
+}
+
+fn replay(desk: &Desk, ids: &[LetterId], next: Option<LetterId>) -> Result<Response, Problem> {
+    let letters = letters(desk)?;
+    for &id in ids {
+        if letters.get(id).map_err(|error| Problem::of(&error))?.is_none() {
+            return Err(no_letter(id));
+        }
+    }
+    let replay = desk.replay(ids, REPLAY_PATIENCE).ok_or_else(|| at_rest(desk))?;
+    let has_begun = replay.done != Default::default() || replay.under_way > 0;
+    if !has_begun && !replay.refused.is_empty() {
+        return Err(Problem::new(409, replay.refused.join("; ")));
+    }
+    let status = if replay.under_way > 0 { StatusCode::ACCEPTED } else { StatusCode::OK };
+    Ok((status, json_response(&replay_json(&replay, next))).into_response())
+}
+
+fn replay_json(replay: &Replay, next: Option<LetterId>) -> Value {
+    json!({
+        "replayed": replay.done.replayed,
+        "failed": replay.done.failed,
+        "skipped": replay.done.skipped,
+        "refused": replay.refused,
+        "under_way": replay.under_way,
+        "next": next.map(id_text),
+    })
+}
+
+/// The letters that a body names; `None` without a body.
+fn read_ids(body: &[u8]) -> Result<Option<Vec<LetterId>>, Problem> {
+    if body.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Named {
+        ids: Vec<String>,
+    }
+    let read: Named = serde_json::from_slice(body)
+        .map_err(|error| Problem::new(400, format!("the body takes {{\"ids\": [\"3-17\"]}}: {error}")))?;
+    if read.ids.len() > PAGE_LETTERS_MAX {
+        return Err(Problem::new(
+            422,
+            format!("at most {PAGE_LETTERS_MAX} letters at once; this names {}", read.ids.len()),
+        ));
+    }
+    read.ids.iter().map(|id| named(id)).collect::<Result<Vec<_>, _>>().map(Some)
+}
+
+fn named(id: &str) -> Result<LetterId, Problem> {
+    read_id(id).map_err(|why| Problem::new(400, why))
 }
 
 /// Deletes letters page by page; answers how many.
@@ -235,17 +295,8 @@ fn time_text(ms: i64) -> String {
     moment.map_or(format!("{ms} ms since 1970"), |moment| moment.to_rfc3339())
 }
 
-fn desk(watched: &Watched, name: &str) -> Result<Arc<Desk>, Problem> {
-    let found = watched.desks.iter().find(|desk| desk.plan.name == name);
-    found.cloned().ok_or_else(|| Problem::new(404, format!("there is no pipeline `{name}`")))
-}
-
 fn letters(desk: &Desk) -> Result<Arc<Letters>, Problem> {
     desk.letters().ok_or_else(|| at_rest(desk))
-}
-
-fn at_rest(desk: &Desk) -> Problem {
-    Problem::new(503, format!("pipeline `{}` does not run: its state is not open", desk.plan.name))
 }
 
 fn no_letter(id: LetterId) -> Problem {
@@ -254,16 +305,6 @@ fn no_letter(id: LetterId) -> Problem {
 
 fn deleted(count: u64) -> Response {
     (StatusCode::NO_CONTENT, [("weir-deleted", count.to_string())]).into_response()
-}
-
-fn json_response(object: &Value) -> Response {
-    ([("content-type", "application/json")], format!("{object}\n")).into_response()
-}
-
-/// The state is read from the disk, and the one thread of the HTTP side must not wait for it.
-async fn on_disk(work: impl FnOnce() -> Result<Response, Problem> + Send + 'static) -> Result<Response, Problem> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|_| Err(Problem::new(500, "the answer could not be made")))
 }
 
 #[cfg(test)]
@@ -290,6 +331,9 @@ mod tests {
         assert_eq!(question.filter.reason.as_deref(), Some("bad_json"));
         assert_eq!((question.filter.from_ms, question.limit), (Some(1000), PAGE_LETTERS));
         assert_eq!(question.from, Some(LetterId { partition: 3, seq: 17 }));
+        assert_eq!(read_ids(b" ").unwrap(), None);
+        assert_eq!(read_ids(br#"{"ids": ["3-17"]}"#).unwrap(), Some(vec![LetterId { partition: 3, seq: 17 }]));
+        assert_eq!(read_ids(br#"{"id": "3-17"}"#).unwrap_err().status, 400);
         for wrong in [("limit", "0"), ("cursor", "x"), ("to", "yesterday"), ("reson", "x")] {
             assert_eq!(read(&[wrong]).unwrap_err().status, 400, "{wrong:?}");
         }

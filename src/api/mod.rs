@@ -1,9 +1,12 @@
-//! The HTTP side of a running process: health, readiness, metrics.
+//! The HTTP side of a running process: health, readiness, metrics, dead letters, the outbox, the ledger.
 //!
-//! Owns the listener and nothing else; every number comes from the pipelines' stats when it is asked for.
+//! Owns the listener and nothing else; every number comes from the pipelines' stats or their state when it is asked
+//! for.
 
 pub mod guard;
+mod ledger;
 pub mod letters;
+mod outbox;
 pub mod problem;
 pub mod summary;
 
@@ -13,9 +16,11 @@ use crate::runtime::desk::Desk;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use problem::Problem;
+use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -50,6 +55,8 @@ pub async fn serve(listener: tokio::net::TcpListener, watched: Watched) -> std::
         .route("/readyz", get(ready))
         .route("/metrics", get(scrape))
         .merge(letters::routes())
+        .merge(outbox::routes())
+        .merge(ledger::routes())
         .with_state(watched);
     axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await
 }
@@ -77,11 +84,31 @@ async fn scrape(State(watched): State<Watched>) -> impl IntoResponse {
     ([("content-type", "text/plain; version=0.0.4; charset=utf-8")], watched.prometheus.render())
 }
 
+fn desk(watched: &Watched, name: &str) -> Result<Arc<Desk>, Problem> {
+    let found = watched.desks.iter().find(|desk| desk.plan.name == name);
+    found.cloned().ok_or_else(|| Problem::new(404, format!("there is no pipeline `{name}`")))
+}
+
+fn at_rest(desk: &Desk) -> Problem {
+    Problem::new(503, format!("pipeline `{}` does not run: its state is not open", desk.plan.name))
+}
+
+fn json_response(object: &Value) -> Response {
+    ([("content-type", "application/json")], format!("{object}\n")).into_response()
+}
+
+/// The state is read from the disk, and the one thread of the HTTP side must not wait for it.
+async fn on_disk(work: impl FnOnce() -> Result<Response, Problem> + Send + 'static) -> Result<Response, Problem> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| Err(Problem::new(500, "the answer could not be made")))
+}
+
 /// Names and help texts: stable from the first release.
 fn describe() {
     const COUNTERS: &[(&str, &str)] = &[
         ("weir_records_read_total", "Records taken from Kafka"),
         ("weir_bytes_read_total", "Bytes of keys, values and headers taken from Kafka"),
+        ("weir_extra_fields_total", "Top-level fields of payloads that no step and no column names: ignored"),
         ("weir_rows_written_total", "Rows acknowledged by the table"),
         ("weir_rows_duplicate_total", "Rows that a dedup step dropped"),
         ("weir_rows_filtered_total", "Rows that a filter step dropped"),
@@ -89,6 +116,7 @@ fn describe() {
         ("weir_dead_letters_total", "Records that could not be processed"),
         ("weir_blocks_sealed_total", "Blocks sealed, by what ended the batch"),
         ("weir_blocks_acknowledged_total", "Blocks acknowledged by their table"),
+        ("weir_blocks_discarded_total", "Blocks taken out of the outbox by hand: the table never takes them"),
         ("weir_insert_retries_total", "Attempts to insert that failed, by error code"),
         ("weir_commits_total", "Offset commits, by their result"),
         ("weir_rebalances_total", "Assignments received from the group"),

@@ -18,32 +18,47 @@ pub enum Heard {
     NotRunning,
 }
 
-/// Sends a GET or a DELETE about a pipeline.
-pub fn ask(http: &HttpPlan, delete: bool, path: &str) -> Result<Heard, String> {
+/// What is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Verb<'b> {
+    Get,
+    Delete,
+    /// With this JSON as the body; empty for none.
+    Post(&'b str),
+}
+
+/// Sends a call about a pipeline.
+pub fn ask(http: &HttpPlan, verb: Verb, path: &str) -> Result<Heard, String> {
     let address = reachable(&http.listen);
     // A proxy of the environment is for the world, not for this machine.
     let config = ureq::Agent::config_builder().timeout_global(Some(PATIENCE)).http_status_as_error(false).proxy(None);
     let agent = config.build().new_agent();
     let url = format!("http://{address}{path}");
-    let request = if delete { agent.delete(url) } else { agent.get(url) };
-    let request = match &http.token {
-        Some(token) => request.header("Authorization", format!("Bearer {}", token.0)),
-        None => request,
+    let token = http.token.as_ref().map(|token| format!("Bearer {}", token.0));
+    let call = match (verb, &token) {
+        (Verb::Get, None) => agent.get(url).call(),
+        (Verb::Get, Some(token)) => agent.get(url).header("Authorization", token).call(),
+        (Verb::Delete, None) => agent.delete(url).call(),
+        (Verb::Delete, Some(token)) => agent.delete(url).header("Authorization", token).call(),
+        (Verb::Post(body), None) => agent.post(url).send(body),
+        (Verb::Post(body), Some(token)) => agent.post(url).header("Authorization", token).send(body),
     };
-    let Ok(mut answer) = request.call() else { return Ok(Heard::NotRunning) };
+    let Ok(mut answer) = call else { return Ok(Heard::NotRunning) };
     let deleted = answer.headers().get("weir-deleted").and_then(|count| count.to_str().ok()?.parse().ok());
     let text = answer.body_mut().read_to_string().unwrap_or_default();
     let body: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
     let detail = body["detail"].as_str().map(str::to_owned);
     match answer.status().as_u16() {
         // Something else may listen there.
-        200..=299 if !delete && !body.is_object() => Ok(Heard::NotRunning),
+        200..=299 if verb != Verb::Delete && !body.is_object() => Ok(Heard::NotRunning),
         200..=299 => Ok(Heard::Done(body, deleted.unwrap_or(0))),
         // The one that is asked for is not there, says the weir that runs the pipeline.
-        404 if detail.as_ref().is_some_and(|detail| detail.contains("no dead letter")) => {
+        404 if detail.as_ref().is_some_and(|told| told.contains("no dead letter") || told.contains("no block")) => {
             Err(detail.unwrap_or_default())
         }
         404 | 503 => Ok(Heard::NotRunning),
+        // It says why it does not do it.
+        409 => Err(detail.unwrap_or(text)),
         status => Err(format!("weir at {address} answers {status}: {}", detail.unwrap_or(text))),
     }
 }

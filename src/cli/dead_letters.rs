@@ -1,9 +1,10 @@
 //! `weir dead-letters`: the records that could not be processed, in the local store of this instance.
 //!
 //! While weir runs on this configuration it is asked over HTTP; while it is stopped its directory is read, and
-//! `delete` takes it for itself. Promises: nothing is deleted without being named, by name or by filter.
+//! `delete` takes it for itself; `replay` goes through the running task of a letter's partition and is refused where
+//! none runs. Promises: nothing is deleted or replayed without being named, by name or by filter.
 
-use super::ask::{self, Heard, escaped};
+use super::ask::{self, Heard, Verb, escaped};
 use super::{Format, Global, check, print};
 use crate::api::letters::{delete_all, letter_json, page_json, read_id, read_time};
 use crate::config::plan::{DeadLettersPlan, PipelinePlan, Plan};
@@ -48,6 +49,20 @@ enum Command {
         /// How it is printed
         #[arg(long, value_enum, default_value_t = Format::Text)]
         format: Format,
+    },
+    /// Send those that are named, or all that meet the filter, through the running pipeline again, past dedup, each
+    /// exactly once; one that fails again stays, with its new reason
+    Replay {
+        #[command(flatten)]
+        of: Of,
+        /// Their names, such as 3-17
+        #[arg(value_name = "ID", value_parser = id, conflicts_with_all = ["reason", "step", "from", "to", "all"])]
+        ids: Vec<String>,
+        #[command(flatten)]
+        filter: Filter,
+        /// All of them, where no filter is given
+        #[arg(long)]
+        all: bool,
     },
     /// Delete those that are named, or all that meet the filter
     Delete {
@@ -136,6 +151,18 @@ impl Command {
                     Format::Text => print(&in_full(&letter)),
                 }
             }
+            Command::Replay { of, ids, filter, all } => {
+                if ids.is_empty() && !all && filter.is_empty() {
+                    return Err("name letters, give a filter, or --all".to_owned());
+                }
+                let desk = of.desk(plan)?;
+                let replayed = desk.replay(&ids, &filter)?;
+                let stopped = replayed.stopped;
+                replayed.tell()?;
+                if stopped {
+                    return Err(desk.not_running(&ids, &filter)?);
+                }
+            }
             Command::Delete { of, ids, filter, all } => {
                 if ids.is_empty() && !all && filter.is_empty() {
                     return Err("name letters, give a filter, or --all".to_owned());
@@ -216,7 +243,7 @@ impl Desk<'_> {
     fn page(&self, filter: &Filter, cursor: Option<&str>, limit: usize) -> Result<Value, String> {
         let from = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
         let path = self.path(&format!("?limit={limit}{from}{}", filter.asked()));
-        if let Heard::Done(page, _) = ask::ask(&self.plan.http, false, &path)? {
+        if let Heard::Done(page, _) = ask::ask(&self.plan.http, Verb::Get, &path)? {
             return Ok(page);
         }
         let letters = self.read()?;
@@ -229,7 +256,7 @@ impl Desk<'_> {
     }
 
     fn letter(&self, id: &str) -> Result<Value, String> {
-        if let Heard::Done(letter, _) = ask::ask(&self.plan.http, false, &self.path(&format!("/{id}")))? {
+        if let Heard::Done(letter, _) = ask::ask(&self.plan.http, Verb::Get, &self.path(&format!("/{id}")))? {
             return Ok(letter);
         }
         let known = read_id(id)?;
@@ -244,13 +271,70 @@ impl Desk<'_> {
             ids => ids.iter().map(|id| self.path(&format!("/{id}"))).collect(),
         };
         for (place, path) in paths.iter().enumerate() {
-            match ask::ask(&self.plan.http, true, path)? {
+            match ask::ask(&self.plan.http, Verb::Delete, path)? {
                 Heard::Done(_, deleted) => count += deleted,
                 Heard::NotRunning if place == 0 => return self.delete_stopped(ids, filter),
                 Heard::NotRunning => return Err(format!("weir ended meanwhile; {count} deleted")),
             }
         }
         Ok(count)
+    }
+
+    /// By name, or page by page.
+    fn replay(&self, ids: &[String], filter: &Filter) -> Result<Replayed, String> {
+        let mut replayed = Replayed::default();
+        if !ids.is_empty() {
+            for some in ids.chunks(1_000) {
+                self.replay_page(&self.path("/replay"), &json!({ "ids": some }).to_string(), &mut replayed)?;
+            }
+            return Ok(replayed);
+        }
+        let mut cursor = String::new();
+        loop {
+            let path = self.path(&format!("/replay?limit=1000{cursor}{}", filter.asked()));
+            match self.replay_page(&path, "", &mut replayed)? {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return Ok(replayed),
+            }
+        }
+    }
+
+    /// Where the next page begins.
+    fn replay_page(&self, path: &str, body: &str, replayed: &mut Replayed) -> Result<Option<String>, String> {
+        let Heard::Done(answer, _) = ask::ask(&self.plan.http, Verb::Post(body), path)? else {
+            replayed.stopped = true;
+            return Ok(None);
+        };
+        replayed.add(&answer);
+        Ok(answer["next"].as_str().map(str::to_owned))
+    }
+
+    /// A replay goes through the running task of its partition; this says which ones do not run.
+    fn not_running(&self, ids: &[String], filter: &Filter) -> Result<String, String> {
+        let mut partitions = std::collections::BTreeSet::new();
+        for id in ids {
+            partitions.insert(read_id(id)?.partition);
+        }
+        let letters = self.read()?;
+        let mut from = None;
+        while ids.is_empty() {
+            let page = letters.page(from, 1_000, &filter.meant()).map_err(|error| error.message)?;
+            partitions.extend(page.letters.iter().map(|(id, _)| id.partition));
+            match page.next {
+                Some(next) => from = Some(next),
+                None => break,
+            }
+        }
+        let listed: Vec<String> = partitions.iter().map(u32::to_string).collect();
+        Ok(match listed.as_slice() {
+            [] => "there is no dead letter that is meant".to_owned(),
+            listed => format!(
+                "partition {} of pipeline `{}` does not run, and a replay goes through the running task of the \
+                 letter's partition: start `weir run`, then replay",
+                listed.join(", "),
+                self.pipeline.name
+            ),
+        })
     }
 
     fn delete_stopped(&self, ids: &[String], filter: &Filter) -> Result<u64, String> {
@@ -279,6 +363,47 @@ impl Desk<'_> {
 
     fn path(&self, rest: &str) -> String {
         format!("/api/v1/pipelines/{}/dead-letters{rest}", escaped(&self.pipeline.name))
+    }
+}
+
+/// How a replay went, over all its pages.
+#[derive(Default)]
+struct Replayed {
+    replayed: u64,
+    failed: u64,
+    skipped: u64,
+    under_way: u64,
+    refused: std::collections::BTreeSet<String>,
+    /// The pipeline does not run (any more).
+    stopped: bool,
+}
+
+impl Replayed {
+    fn add(&mut self, answer: &Value) {
+        let number = |name: &str| answer[name].as_u64().unwrap_or(0);
+        self.replayed += number("replayed");
+        self.failed += number("failed");
+        self.skipped += number("skipped");
+        self.under_way += number("under_way");
+        let refused = answer["refused"].as_array().map(Vec::as_slice).unwrap_or_default();
+        self.refused.extend(refused.iter().filter_map(Value::as_str).map(str::to_owned));
+    }
+
+    fn tell(&self) -> Result<(), String> {
+        let mut parts = vec![format!("{} replayed", self.replayed)];
+        let others = [
+            (self.failed, "failed again (`list` shows why)"),
+            (self.skipped, "not replayed: gone, being replayed already, or of a topic that is no input now"),
+            (self.under_way, "still under way: they go when the table and Kafka have answered"),
+        ];
+        parts.extend(others.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
+        if !self.stopped || self.replayed > 0 {
+            eprintln!("{}", parts.join("; "));
+        }
+        match self.refused.is_empty() {
+            true => Ok(()),
+            false => Err(self.refused.iter().cloned().collect::<Vec<_>>().join("; ")),
+        }
     }
 }
 

@@ -1,10 +1,10 @@
 //! `weir outbox`: blocks that are stored and not acknowledged, and the way out for one that the table can never
 //! take.
 //!
-//! Promises: `list` and `export` only look; `discard` takes the directory for itself, so nothing is discarded while
-//! the pipeline runs, and says what it did in the log.
+//! Promises: `list` and `export` only look; `discard` asks the weir that runs the pipeline, and takes the directory
+//! for itself where none does; it says what it did in the log.
 
-use super::ask::{self, Heard, escaped};
+use super::ask::{self, Heard, Verb, escaped};
 use super::dead_letters::small;
 use super::{Format, Global, check, print};
 use crate::config::plan::{PipelinePlan, Plan};
@@ -43,7 +43,7 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         to: PathBuf,
     },
-    /// Take a block out for good: its rows will not be in the table. Only while weir is stopped
+    /// Take a block out for good: its rows will not be in the table
     Discard {
         /// The block, as `list` names it
         token: String,
@@ -90,7 +90,7 @@ fn list(plan: &Plan, name: Option<&str>, format: Format) -> Result<(), String> {
 
 fn blocks(plan: &Plan, pipeline: &PipelinePlan) -> Result<Vec<Value>, String> {
     let path = format!("/api/v1/pipelines/{}/outbox", escaped(&pipeline.name));
-    if let Heard::Done(body, _) = ask::ask(&plan.http, false, &path)? {
+    if let Heard::Done(body, _) = ask::ask(&plan.http, Verb::Get, &path)? {
         tell(body["trouble"].as_str());
         return Ok(body["blocks"].as_array().cloned().unwrap_or_default());
     }
@@ -119,11 +119,17 @@ fn export(plan: &Plan, token: &str, to: &std::path::Path) -> Result<(), String> 
 
 fn discard(plan: &Plan, token: &str, force: bool) -> Result<(), String> {
     let pipeline = of_token(plan, token)?;
+    let forced = if force { "&force=true" } else { "" };
+    let call = format!("/api/v1/pipelines/{}/outbox/discard?token={}{forced}", escaped(&pipeline.name), escaped(token));
+    if let Heard::Done(done, _) = ask::ask(&plan.http, Verb::Post(""), &call)? {
+        eprintln!("discarded: {} rows; the pipeline goes on behind them", done["rows"]);
+        return Ok(());
+    }
     look(plan, pipeline)?.ok_or_else(|| no_block(token))?;
     let path = plan.state.rocksdb_path.join(&pipeline.name);
     let store = RocksStore::open(&path, &small()).map_err(|error| match error.code.as_str() {
         "locked" => {
-            format!("pipeline `{}` runs: stop weir, discard the block, start it again ({error})", pipeline.name)
+            format!("pipeline `{}` runs in a weir that does not answer at {}: {error}", pipeline.name, plan.http.listen)
         }
         _ => error.message,
     })?;

@@ -77,10 +77,6 @@ impl<'a> Decimal<'a> {
         self.len() == 0
     }
 
-    pub fn is_negative(&self) -> bool {
-        self.negative
-    }
-
     /// Whether the value is a whole number: `1.0` and `1e3` are.
     pub fn is_whole(&self) -> bool {
         self.len() <= self.point

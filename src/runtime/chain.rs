@@ -35,6 +35,8 @@ pub enum Mode {
     Deliver,
     /// Only state changes count (re-reading).
     StateOnly,
+    /// As `Deliver`, past the steps that remember: dead letters that are replayed.
+    Replay,
 }
 
 /// Where an epoch is sealed: everything a token names.
@@ -134,6 +136,11 @@ impl Chain {
         self.letters.bytes()
     }
 
+    /// The dead letters of the open epoch, and the store behind them.
+    pub fn letters(&mut self) -> &mut EpochLetters {
+        &mut self.letters
+    }
+
     fn dedups(&self) -> impl Iterator<Item = &Dedup> {
         self.steps.iter().filter_map(|step| match step {
             Step::Dedup(dedup) => Some(&**dedup),
@@ -192,6 +199,7 @@ impl Chain {
         self.counts.broken += broken.len() as u64;
         inputs.count_read(pass, &self.stats);
         self.stats.tombstones.fetch_add(pass.tombstones, Relaxed);
+        self.stats.extra_fields.fetch_add(pass.extra_fields, Relaxed);
     }
 
     fn add_letter(&mut self, input: usize, record: &Record, arena: &[u8], step: &str, bad: &BadRow) {
@@ -239,6 +247,7 @@ impl Chain {
     fn run(&mut self, rows: &mut Rows, store: &dyn StateStore, at: usize, end: usize) -> Result<(Vec<Fallen>, Counts)> {
         let mut fallen = Vec::new();
         let mut counts = Counts { steps: vec![StepCounts::default(); self.steps.len()], ..Counts::default() };
+        let passes_state = self.mode == Mode::Replay;
         self.alive.clear();
         self.alive.extend(at as u32..end as u32);
         for (place, step) in self.steps.iter_mut().enumerate() {
@@ -252,6 +261,8 @@ impl Chain {
                     select.apply(rows, &mut self.alive, &mut self.bad);
                     0
                 }
+                // A replay changes no state: whoever restores this task later knows nothing of it.
+                Step::Dedup(_) if passes_state => 0,
                 Step::Dedup(dedup) => {
                     let late_before = dedup.counts().late;
                     dedup.apply(store, rows, &mut self.alive, &mut self.bad)?;
@@ -264,7 +275,8 @@ impl Chain {
             fallen.extend(self.bad.drain(..).map(|bad| Fallen { place: Place::Step(place), bad }));
         }
         self.builder.append(rows, &self.alive, &mut self.bad);
-        counts.written = self.alive.len() as u64 - self.bad.len() as u64;
+        counts.unfit = self.bad.len() as u64;
+        counts.written = self.alive.len() as u64 - counts.unfit;
         fallen.extend(self.bad.drain(..).map(|bad| Fallen { place: Place::Sink, bad }));
         Ok((fallen, counts))
     }
@@ -284,6 +296,7 @@ impl Chain {
             };
             self.add_letter(meta.input as usize, record, arena, name, bad);
         }
+        self.counts.unfit += counts.unfit;
         self.counts.written += counts.written;
         for ((total, step), stats) in self.counts.steps.iter_mut().zip(&counts.steps).zip(&stats.steps) {
             total.rows_in += step.rows_in;

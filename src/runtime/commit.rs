@@ -5,7 +5,7 @@
 //! entries go only after a commit that says so was accepted. Sends and writes nothing itself.
 
 use crate::sink::{Block, Token};
-use crate::state::ledger::{EpochRecord, Mark, Moment, OutputRecord, Pending, encode, key};
+use crate::state::ledger::{EpochRecord, Mark, Moment, OutputRecord, Pending, RecordName, encode, key};
 use crate::state::{Table, WriteBatch};
 use crate::types::{Epoch, Incarnation, TaskNo, TopicId};
 use std::collections::VecDeque;
@@ -70,6 +70,29 @@ pub enum Attempted {
     Unclear,
     /// It was refused and left nothing.
     Refused,
+}
+
+/// Why a block is not discarded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NotDiscarded {
+    /// It is not in the outbox (any more).
+    Absent,
+    /// An attempt of its epoch is under way: its end has to be heard first.
+    UnderWay,
+    /// It was announced or tried: it may be in the table.
+    Unclear,
+}
+
+/// A block that was taken out of the outbox.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Discarded {
+    pub rows: u64,
+    pub bytes: u64,
+    pub was_unclear: bool,
+    /// What was in the outbox behind it in its epoch moves up: (from, to), in this order.
+    pub moves: Vec<(u16, u16)>,
+    /// The epoch without it.
+    pub record: EpochRecord,
 }
 
 /// How long things may take, in milliseconds.
@@ -173,6 +196,11 @@ impl CommitLog {
     /// The moment behind the next epoch to be acknowledged.
     pub fn next_moment(&self) -> Option<&Moment> {
         self.sealed.front().map(|sealed| &sealed.record.after)
+    }
+
+    /// The records that the next epoch to be acknowledged names, if it replays dead letters.
+    pub fn next_replay(&self) -> &[RecordName] {
+        self.sealed.front().map_or(&[], |sealed| &sealed.record.replay)
     }
 
     /// Takes a sealed epoch over; it may be announced once `stored` was called.
@@ -365,6 +393,39 @@ impl CommitLog {
             outgoing.not_before_ms = not_before(outgoing.attempts);
         }
         outgoing.attempts
+    }
+
+    /// Takes a block out for good, whatever the table has where `force` says so. It is not sent any more from here
+    /// on; the caller writes what is answered, then calls [`CommitLog::discarded`].
+    pub fn discard(&mut self, token: &str, force: bool) -> Result<Discarded, NotDiscarded> {
+        let is_named = |sealed: &Sealed| sealed.record.outputs.iter().position(|output| output.token == token);
+        let held = self.sealed.iter().enumerate().filter(|(_, sealed)| sealed.stored);
+        let found = held.filter_map(|(place, sealed)| Some((place, is_named(sealed)?))).next();
+        let (place, output) = found.ok_or(NotDiscarded::Absent)?;
+        let link = Some(self.sealed[place].record.after.link);
+        let names = |mark: &Mark| mark.pending.as_ref().map(|pending| pending.link) == link;
+        let was_named = names(&self.accepted) || self.offered.as_ref().is_some_and(|(_, mark)| names(mark));
+        let sealed = &mut self.sealed[place];
+        if sealed.outputs[output].state == OutputState::Acknowledged {
+            return Err(NotDiscarded::Absent);
+        }
+        if sealed.outputs.iter().any(|output| output.state == OutputState::InFlight) {
+            return Err(NotDiscarded::UnderWay);
+        }
+        let was_unclear = was_named || sealed.outputs[output].unclear_since_ms.is_some();
+        if was_unclear && !force {
+            return Err(NotDiscarded::Unclear);
+        }
+        let last = sealed.outputs.len() as u16 - 1;
+        sealed.outputs.remove(output);
+        let OutputRecord { rows, body_bytes: bytes, .. } = sealed.record.outputs.remove(output);
+        let moves = (output as u16..last).map(|output| (output + 1, output)).collect();
+        Ok(Discarded { rows, bytes, was_unclear, moves, record: sealed.record.clone() })
+    }
+
+    /// The write without a discarded block is durable: an epoch of which nothing is left counts as acknowledged.
+    pub fn discarded(&mut self, boot_ms: u64) {
+        self.skip_empty(boot_ms);
     }
 
     fn outgoing(&mut self, epoch: Epoch, output: u16) -> Option<&mut Outgoing> {

@@ -10,7 +10,7 @@ use crate::metrics::{PipelineState, PipelineStats};
 use crate::runtime::limits;
 use crate::runtime::opening::Opening;
 use crate::runtime::task::{FromTask, TaskId, TaskStart, ToTask};
-use crate::source::{CommitOutcome, Group, GroupEvent, OffsetsToCommit};
+use crate::source::{CommitOutcome, Group, GroupEvent, OffsetsToCommit, TopicInfo};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,6 +102,10 @@ pub struct Coordinator {
     assigned_once: bool,
     next_retry_ms: u64,
     next_look_ms: u64,
+    /// A question about the topics is under way.
+    asking: bool,
+    /// The connection may be another one now: nothing is committed before the topics were compared.
+    unsure: bool,
     progress: Progress,
 }
 
@@ -124,6 +128,8 @@ impl Coordinator {
             assigned_once: false,
             next_retry_ms: 0,
             next_look_ms: 0,
+            asking: false,
+            unsure: false,
             progress: Progress::Going,
         }
     }
@@ -187,6 +193,7 @@ impl Coordinator {
             GroupEvent::Trouble(error) => {
                 tracing::warn!(pipeline = self.stats.pipeline, code = error.code, "{error}");
                 self.stats.failed_with(error.message);
+                self.unsure = true;
                 Ok(())
             }
         }
@@ -255,26 +262,47 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Now and then: are the topics still the same ones, with as many partitions? A topic with another id is a loss
-    /// of all its tasks, which begin anew.
+    /// Now and then, and before the first commit after the connection may have been lost: are the topics still the same
+    /// ones, with as many partitions? The answer is not waited for: commits and rebalances go on, or wait by their own
+    /// rules.
     fn look_around(&mut self, workers: &mut dyn Workers, boot_ms: u64) -> Result<()> {
-        if boot_ms < self.next_look_ms || self.leaving.is_some() || self.stopping.is_some() || !self.assigned_once {
+        if self.asking {
+            return match self.group.topics_told() {
+                Some(told) => self.compare_topics(told, workers, boot_ms),
+                None => Ok(()),
+            };
+        }
+        let is_quiet = self.leaving.is_none() && self.stopping.is_none() && self.assigned_once;
+        let is_due = is_quiet && boot_ms >= self.next_look_ms;
+        if is_due && std::mem::replace(&mut self.next_look_ms, boot_ms + limits::LOOK_AROUND_MS) == 0 {
             return Ok(());
         }
-        let first = std::mem::replace(&mut self.next_look_ms, boot_ms + limits::LOOK_AROUND_MS) == 0;
-        if first {
-            return Ok(());
+        if is_due {
+            self.opening.forget_left();
         }
-        self.opening.forget_left();
-        match self.opening.topics_changed(&mut *self.group) {
+        if is_due || (self.unsure && boot_ms >= self.next_retry_ms) {
+            self.group.ask_topics();
+            self.asking = true;
+        }
+        Ok(())
+    }
+
+    /// A topic with another id is a loss of all its tasks, which begin anew.
+    fn compare_topics(&mut self, told: Result<Vec<TopicInfo>>, workers: &mut dyn Workers, boot_ms: u64) -> Result<()> {
+        self.asking = false;
+        match told.and_then(|topics| self.opening.topics_changed(topics)) {
             Ok(true) => {
                 tracing::warn!(pipeline = self.stats.pipeline, "a topic was deleted and created again");
+                self.unsure = false;
                 let partitions: Vec<i32> = self.owned.keys().copied().collect();
                 self.begin_anew(&partitions, workers);
             }
-            Ok(false) => self.finish_without_partitions()?,
+            Ok(false) => {
+                self.unsure = false;
+                self.finish_without_partitions()?;
+            }
             // Who cannot be asked now is asked again later.
-            Err(error) if error.kind == Kind::Retry => {}
+            Err(error) if error.kind == Kind::Retry => self.next_retry_ms = self.next_retry_ms.max(boot_ms + 100),
             Err(error) => return Err(error),
         }
         Ok(())
@@ -282,7 +310,11 @@ impl Coordinator {
 
     /// Under `--until-end`, a member to which the group gives nothing is done when the others are.
     fn finish_without_partitions(&mut self) -> Result<()> {
-        if self.until_end && self.owned.is_empty() && self.opening.all_at_ends(&mut *self.group)? {
+        if self.until_end
+            && self.stopping.is_none()
+            && self.owned.is_empty()
+            && self.opening.all_at_ends(&mut *self.group)?
+        {
             self.stopping = Some(Stopping::Leave);
         }
         Ok(())
@@ -292,8 +324,9 @@ impl Coordinator {
     /// they begin is decided again.
     fn begin_anew(&mut self, partitions: &[i32], workers: &mut dyn Workers) {
         for partition in partitions {
+            let leaves = self.leaving.as_ref().is_some_and(|leaving| leaving.partitions.contains(partition));
             if let Some(task) = self.owned.get_mut(partition) {
-                (task.anew, task.offer) = (true, None);
+                (task.anew, task.offer) = (!leaves, None);
                 workers.drop_task(task.id);
             }
         }
@@ -361,7 +394,7 @@ impl Coordinator {
 
     /// Sends the newest offers of all tasks in one request.
     fn commit(&mut self, workers: &mut dyn Workers, boot_ms: u64) {
-        if self.underway.is_some() || self.between || self.fenced || boot_ms < self.next_retry_ms {
+        if self.underway.is_some() || self.between || self.fenced || self.unsure || boot_ms < self.next_retry_ms {
             return;
         }
         let mut offers = Vec::new();
@@ -408,6 +441,7 @@ impl Coordinator {
             }
             CommitOutcome::Repeat(why) => {
                 self.stats.committed("repeat");
+                self.unsure = true;
                 tracing::debug!(pipeline = self.stats.pipeline, why, "commit not accepted, repeating");
                 self.next_retry_ms = boot_ms + 100;
                 offers.for_each(|(task, offer)| workers.tell(*task, ToTask::Refused { offer: *offer }));
@@ -452,10 +486,5 @@ impl Coordinator {
     /// Partitions that are ours now.
     pub fn partitions(&self) -> BTreeSet<i32> {
         self.owned.keys().copied().collect()
-    }
-
-    /// Whether every partition given to us is running (not restoring): readiness.
-    pub fn has_been_assigned(&self) -> bool {
-        self.assigned_once
     }
 }

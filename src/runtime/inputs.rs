@@ -9,6 +9,7 @@ use crate::codec::record::{Record, RecordBatch};
 use crate::codec::rows::{BadRow, Field, Kind, RowMeta, Rows};
 use crate::error::Result;
 use crate::metrics::PipelineStats;
+use crate::runtime::limits;
 use crate::source::{FetchLimit, Fetched, Input};
 use crate::state::ledger::{Cuts, Moment, Progress};
 use std::sync::atomic::Ordering::Relaxed;
@@ -20,11 +21,15 @@ pub struct Pass {
     /// Payloads that could not be decoded: input, its record, why.
     pub broken: Vec<(usize, BadRow)>,
     pub tombstones: u64,
+    /// Top-level fields that nothing names, of what was fetched.
+    pub extra_fields: u64,
     pub records: u64,
     /// Per input: records and bytes fetched.
     pub read: Vec<(u64, u64)>,
     batch: RecordBatch,
     decoded: Decoded,
+    /// Its records are not those of the queues: dead letters that are replayed.
+    is_replay: bool,
 }
 
 /// What `TaskInputs::next_pass` found.
@@ -70,6 +75,8 @@ pub struct TaskInput {
     progress: Progress,
     /// Since when (boot clock) it has been at its log end with nothing held.
     at_end_since_ms: Option<u64>,
+    /// Since when (boot clock) it has had nothing although its log goes on: its leader may be away.
+    dry_since_ms: Option<u64>,
     held: Held,
 }
 
@@ -102,7 +109,15 @@ enum ItemKind {
 impl TaskInput {
     pub fn new(queue: Box<dyn Input>, decoder: Decoder, lateness_ms: i64) -> TaskInput {
         let progress = Progress { position: 0, high_ms: i64::MIN };
-        TaskInput { queue, decoder, lateness_ms, progress, at_end_since_ms: None, held: Held::default() }
+        TaskInput {
+            queue,
+            decoder,
+            lateness_ms,
+            progress,
+            at_end_since_ms: None,
+            dry_since_ms: None,
+            held: Held::default(),
+        }
     }
 }
 
@@ -133,12 +148,17 @@ impl TaskInputs {
         self.inputs.iter().map(|input| input.progress.position).collect()
     }
 
-    /// Sets positions and times to what a re-read range is known to have ended with.
+    /// Sets positions and times to what a re-read range is known to have ended with. Where its watermark is not known
+    /// (somebody moved the offsets), the times that were found stand.
     pub fn set_progress(&mut self, moment: &Moment) {
+        let is_known = moment.watermark_ms != i64::MIN;
         for (input, progress) in self.inputs.iter_mut().zip(&moment.inputs) {
-            input.progress = *progress;
+            let high_ms = if is_known { progress.high_ms } else { input.progress.high_ms };
+            input.progress = Progress { high_ms, ..*progress };
         }
-        self.times.watermark_ms = moment.watermark_ms;
+        if is_known {
+            self.times.watermark_ms = moment.watermark_ms;
+        }
         self.times.idle = moment.idle;
         self.times.cap_ms = i64::MAX;
     }
@@ -189,6 +209,20 @@ impl TaskInputs {
         Ok(Found::Pass)
     }
 
+    /// Makes a pass of one input's dead letters that are replayed. Positions, times and the watermark stay.
+    pub fn replay_pass(&mut self, pass: &mut Pass, input: usize, letters: &RecordBatch) {
+        pass.clear();
+        pass.is_replay = true;
+        pass.batch.bytes.extend_from_slice(&letters.bytes);
+        pass.batch.records.extend_from_slice(&letters.records);
+        pass.records = letters.records.len() as u64;
+        let decoder = &mut self.inputs[input].decoder;
+        decoder.decode(&mut pass.batch, self.times.note_ms, &mut pass.rows, &mut pass.decoded);
+        pass.tombstones = pass.decoded.tombstones;
+        pass.broken.extend(pass.decoded.broken.drain(..).map(|bad| (input, bad)));
+        pass.rows.meta.iter_mut().for_each(|meta| meta.watermark_ms = self.times.watermark_ms);
+    }
+
     fn next_of_many(&mut self, pass: &mut Pass, limit: PassLimit, boot_ms: u64, cuts: &mut Cuts) -> Result<Found> {
         let before = self.positions();
         let each = FetchLimit { records: limit.records, bytes: limit.bytes, offset_end: i64::MAX };
@@ -198,10 +232,13 @@ impl TaskInputs {
                 input.fetch(index, pass, FetchLimit { offset_end: end, ..each }, self.times.note_ms, boot_ms)?;
             }
         }
-        // What has not arrived cannot be waited for; what is on its way is.
+        // What has not arrived cannot be waited for; what is on its way is, for a while: a partition without a leader
+        // must not stop the others. (It still holds the watermark. Where the range is given, all of it is waited for.)
         let on_its_way = |index: usize, input: &TaskInput| {
             let end = limit.offset_ends.map_or(i64::MAX, |ends| ends[index]);
-            input.held.is_empty() && input.at_end_since_ms.is_none() && input.held.offset_next < end
+            let waited_ms = input.dry_since_ms.map_or(0, |since| boot_ms.saturating_sub(since));
+            let is_late = limit.offset_ends.is_none() && waited_ms >= limits::INPUT_WAIT_MS;
+            input.held.is_empty() && input.at_end_since_ms.is_none() && input.held.offset_next < end && !is_late
         };
         let waits: Vec<bool> = self.inputs.iter().enumerate().map(|(index, input)| on_its_way(index, input)).collect();
         if waits.iter().all(|waits| !waits) {
@@ -280,6 +317,7 @@ impl TaskInputs {
     /// A record of this pass as it came, for its dead letter: the record and the arena its spans point into.
     pub fn raw<'a>(&'a self, pass: &'a Pass, input: usize, record: u32) -> (&'a Record, &'a [u8]) {
         match self.inputs.len() {
+            _ if pass.is_replay => (&pass.batch.records[record as usize], &pass.rows.bytes),
             1 => (&pass.batch.records[record as usize], &pass.rows.bytes),
             _ => (&self.inputs[input].held.records[record as usize], &self.inputs[input].held.rows.bytes),
         }
@@ -303,6 +341,7 @@ fn next_of_one(input: &mut TaskInput, times: &mut Times, pass: &mut Pass, limit:
     pass.read.push((pass.records, pass.batch.bytes.len() as u64));
     input.decoder.decode(&mut pass.batch, times.note_ms, &mut pass.rows, &mut pass.decoded);
     pass.tombstones = pass.decoded.tombstones;
+    pass.extra_fields = pass.decoded.extra_fields;
     pass.broken.extend(pass.decoded.broken.drain(..).map(|bad| (0, bad)));
     for meta in &mut pass.rows.meta {
         let high_ms = input.progress.high_ms.max(times.pushes_to(meta));
@@ -349,14 +388,17 @@ impl TaskInput {
         self.held.offset_next = self.held.offset_next.max(fetched.offset_next.min(limit.offset_end));
         if fetched.records > 0 {
             pass.count(index, fetched.records);
-            self.at_end_since_ms = None;
+            (self.at_end_since_ms, self.dry_since_ms) = (None, None);
             let mut rows = Rows::default();
             self.decoder.decode(&mut pass.batch, note_ms, &mut rows, &mut pass.decoded);
+            pass.extra_fields += pass.decoded.extra_fields;
             self.held.append(&pass.batch.records, rows, &mut pass.decoded);
         } else if !fetched.at_end {
             self.at_end_since_ms = None;
-        } else if self.at_end_since_ms.is_none() {
-            self.at_end_since_ms = Some(boot_ms);
+            self.dry_since_ms.get_or_insert(boot_ms);
+        } else {
+            self.at_end_since_ms.get_or_insert(boot_ms);
+            self.dry_since_ms = None;
         }
         Ok(())
     }
@@ -439,8 +481,10 @@ impl Pass {
         self.broken.clear();
         self.decoded = Decoded::default();
         self.tombstones = 0;
+        self.extra_fields = 0;
         self.records = 0;
         self.read.clear();
+        self.is_replay = false;
     }
 
     fn count(&mut self, input: usize, records: usize) {

@@ -1,7 +1,8 @@
 //! The dead letters of a task's open epoch, on their way to the local store or into a block of their own.
 //!
 //! Owns them until the epoch is sealed; then they are part of its write batch, or a block under a token. Promises:
-//! none is dropped; a full local store is an error with that sentence.
+//! none is dropped; a full local store is an error with that sentence; a letter that is replayed and fails again
+//! stays where it is, with its new reason.
 
 use crate::codec::record::{Record, RecordBatch};
 use crate::codec::rows::BadRow;
@@ -9,7 +10,9 @@ use crate::error::Result;
 use crate::runtime::chain::SealAt;
 use crate::sink::Block;
 use crate::state::WriteBatch;
-use crate::state::letters::{Letter, Letters};
+use crate::state::ledger::RecordName;
+use crate::state::letters::{Letter, LetterId, Letters};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Turns letters into a block for a table or a topic.
@@ -40,15 +43,40 @@ pub struct EpochLetters {
     target: LetterTarget,
     letters: Vec<Letter>,
     bytes: usize,
+    /// In a replay epoch: the local letters of its records, by topic and offset.
+    replays: Option<BTreeMap<(String, i64), Vec<LetterId>>>,
+    /// Those of them that failed again.
+    stays: Vec<LetterId>,
 }
 
 impl EpochLetters {
     pub fn new(pipeline: String, topics: Vec<String>, partition: i32, target: LetterTarget) -> EpochLetters {
-        EpochLetters { pipeline, topics, partition, target, letters: vec![], bytes: 0 }
+        EpochLetters { pipeline, topics, partition, target, letters: vec![], bytes: 0, replays: None, stays: vec![] }
     }
 
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// The local store: where letters go, or what no table or topic can take.
+    pub fn store(&self) -> &Arc<Letters> {
+        match &self.target {
+            LetterTarget::Local(store) | LetterTarget::Blocks(_, store) => store,
+        }
+    }
+
+    /// The open epoch replays these letters of the local store: each record, by input and offset, with its letters.
+    /// Where a record has none here, another instance keeps its letter.
+    pub fn begin_replay(&mut self, letters: &BTreeMap<RecordName, Vec<LetterId>>) {
+        let named = letters.iter().map(|(name, ids)| ((self.topics[name.input as usize].clone(), name.offset), ids));
+        self.replays = Some(named.map(|(record, ids)| (record, ids.clone())).collect());
+    }
+
+    /// After the seal of a replay epoch: the letters that go when it counts, and those that failed again.
+    pub fn take_replayed(&mut self) -> (Vec<LetterId>, Vec<LetterId>) {
+        let mut gone: Vec<LetterId> = self.replays.take().unwrap_or_default().into_values().flatten().collect();
+        gone.sort_unstable();
+        (gone, std::mem::take(&mut self.stays))
     }
 
     /// Writes down a record that cannot be processed, as it came.
@@ -83,21 +111,25 @@ impl EpochLetters {
         letters.iter_mut().for_each(|letter| letter.noted_ms = at.note_ms);
         // They came step by step within each pass; the block must not depend on where passes were cut.
         letters.sort_by(|a, b| (&a.topic, a.offset).cmp(&(&b.topic, b.offset)));
-        match &mut self.target {
-            LetterTarget::Local(store) => {
-                for letter in &letters {
-                    store.put(letter.partition, letter, batch)?;
-                }
-                Ok(None)
-            }
-            LetterTarget::Blocks(blocks, store) => {
-                let (taken, too_large): (Vec<_>, Vec<_>) = letters.into_iter().partition(|letter| blocks.takes(letter));
-                for letter in &too_large {
-                    store.put(letter.partition, letter, batch)?;
-                }
-                Ok((!taken.is_empty()).then(|| (blocks.target().to_owned(), blocks.encode(&taken))))
-            }
-        }
+        let (taken, local) = match &mut self.target {
+            LetterTarget::Local(_) => (vec![], letters),
+            LetterTarget::Blocks(blocks, _) => letters.into_iter().partition(|letter| blocks.takes(letter)),
+        };
+        local.iter().try_for_each(|letter| self.keep(letter, batch))?;
+        let LetterTarget::Blocks(blocks, _) = &mut self.target else { return Ok(None) };
+        Ok((!taken.is_empty()).then(|| (blocks.target().to_owned(), blocks.encode(&taken))))
+    }
+
+    /// Into the local store; one that was replayed stays there under its name.
+    fn keep(&mut self, letter: &Letter, batch: &mut WriteBatch) -> Result<()> {
+        let store = self.store().clone();
+        let Some(replays) = &mut self.replays else {
+            return store.put(letter.partition, letter, batch).map(|_| ());
+        };
+        let known = replays.remove(&(letter.topic.clone(), letter.offset)).unwrap_or_default();
+        known.iter().try_for_each(|&id| store.rewrite(id, letter, batch))?;
+        self.stays.extend(known);
+        Ok(())
     }
 }
 

@@ -6,6 +6,10 @@ pub const PASS_RECORDS_MAX: usize = 4096;
 /// Bytes of one pass.
 pub const PASS_BYTES_MAX: usize = 4 << 20;
 
+/// How long the other inputs of a task wait for one that has nothing although its log goes on: longer than a fetch and
+/// an election take, short enough that a partition whose leader stays away does not stop them.
+pub const INPUT_WAIT_MS: u64 = 5_000;
+
 /// Epochs of a task that are sealed and not acknowledged: one under way, some ready behind it. More would only
 /// move lag from Kafka to our disk.
 pub const OUTBOX_EPOCHS_MAX: usize = 4;
@@ -24,6 +28,12 @@ pub const EPOCH_LETTER_BYTES_MAX: usize = 16 << 20;
 
 /// Cuts of one epoch: the mark that carries them has 4,096 characters at most, other parts included.
 pub const EPOCH_CUTS_MAX: usize = 600;
+
+/// Records of one replay epoch: the mark names each, in at most ten bytes, beside its other parts.
+pub const REPLAY_RECORDS_MAX: usize = 100;
+
+/// Requests to replay or discard that wait at a task; more are refused, and nobody waits that long.
+pub const TASK_REQUESTS_MAX: usize = 64;
 
 /// How much is re-read between two stores of a restore.
 pub const REREAD_RECORDS_MAX: u64 = 200_000;

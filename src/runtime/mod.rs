@@ -1,5 +1,6 @@
 //! The engine: tasks on worker threads, the coordinator, delivery, recovery.
 
+pub mod balance;
 pub mod chain;
 pub mod commit;
 pub mod compile;

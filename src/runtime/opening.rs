@@ -3,6 +3,8 @@
 //! Owns what all tasks of a pipeline begin with: the store, the factory of inputs and steps, the noted ends. Runs
 //! on the coordinator's thread; asks the broker, never commits.
 
+mod replay;
+
 use crate::clock::Clock;
 use crate::config::plan::StartAt;
 use crate::error::{Error, Result};
@@ -13,7 +15,7 @@ use crate::runtime::inputs::{TaskInput, TaskInputs};
 use crate::runtime::recovery::{self, Base, Case, Facts, MarkPlan, Policy, Start};
 use crate::runtime::task::{Stage, TaskId, TaskStart};
 use crate::source::{CommittedOffsets, Group, Input, TopicInfo, Wake};
-use crate::state::ledger::{self, Counts, Ledger, Mark, Moment, PartitionsSeen, TaskEntry};
+use crate::state::ledger::{self, Counts, Ledger, Mark, Moment, PartitionsSeen, RecordName, TaskEntry};
 use crate::state::{StateStore, Table, WriteBatch};
 use crate::types::{Incarnation, TaskNo, TopicId};
 use std::collections::BTreeMap;
@@ -21,8 +23,14 @@ use std::sync::Arc;
 
 /// Makes the moving parts of a task; the pipeline's compiled plan.
 pub trait TaskFactory: Send + Sync {
-    fn inputs(&self, partition: i32, queues: Vec<Box<dyn Input>>) -> Vec<TaskInput>;
-    fn chain(&self, partition: i32, task: TaskNo, counts: Option<Counts>) -> Result<Chain>;
+    /// The inputs on these queues, and the steps with their state under `task`.
+    fn parts(
+        &self,
+        partition: i32,
+        task: TaskNo,
+        queues: Vec<Box<dyn Input>>,
+        counts: Option<Counts>,
+    ) -> Result<(Vec<TaskInput>, Chain)>;
     /// What wakes the worker that this partition is pinned to.
     fn waker(&self, partition: i32) -> Arc<dyn Wake>;
     /// The longest sum of windows along a path of steps: `None` without state, `Some(None)` without limit.
@@ -101,7 +109,7 @@ impl Opening {
         if partitions.is_empty() {
             return Ok(vec![]);
         }
-        let topics = self.topics_of_equal_counts(group)?;
+        let topics = self.of_equal_counts(group.topics()?)?;
         self.topic_ids = topics.iter().map(|topic| topic.id).collect();
         let committed = group.committed(partitions)?;
         let group_has_offsets = committed.iter().any(|c| c.offsets[0].is_some()) || group.has_any_offset()?;
@@ -113,8 +121,8 @@ impl Opening {
     }
 
     /// Whether a topic has another id than the running tasks know; more partitions are an error of their own.
-    pub fn topics_changed(&mut self, group: &mut dyn Group) -> Result<bool> {
-        let topics = self.topics_of_equal_counts(group)?;
+    pub fn topics_changed(&mut self, topics: Vec<TopicInfo>) -> Result<bool> {
+        let topics = self.of_equal_counts(topics)?;
         Ok(!self.topic_ids.is_empty() && topics.iter().zip(&self.topic_ids).any(|(topic, id)| topic.id != *id))
     }
 
@@ -140,11 +148,11 @@ impl Opening {
         for table in Table::ALL {
             self.stats.set_state_bytes(table.name(), self.store.table_bytes(table));
         }
+        self.stats.set_state_keys(self.store.keys_estimate(Table::Seen));
     }
 
-    /// The topics as they are now; equal partition counts, and not more than before.
-    pub fn topics_of_equal_counts(&mut self, group: &mut dyn Group) -> Result<Vec<TopicInfo>> {
-        let topics = group.topics()?;
+    /// The topics as they are now: they need equal partition counts, and not more than before.
+    fn of_equal_counts(&mut self, topics: Vec<TopicInfo>) -> Result<Vec<TopicInfo>> {
         let first = &topics[0];
         for topic in &topics {
             if topic.partitions == 0 {
@@ -312,6 +320,14 @@ impl Opening {
                     place(name).map_or(aligned.acknowledged.inputs[topic].position, |at| old.positions[at])
                 })
                 .collect();
+            // A record of a topic that is no input any more cannot be made again.
+            let moved = |name: &RecordName| -> Option<RecordName> {
+                let (of, _) = mark.topics.get(name.input as usize)?;
+                let input = topics.iter().position(|(topic, _)| topic == of)? as u16;
+                Some(RecordName { input, ..*name })
+            };
+            pending.replay = old.replay.iter().filter_map(moved).collect();
+            pending.replay.sort_unstable();
             let cut = |pass: &[u64]| -> Vec<u64> {
                 topics.iter().map(|(name, _)| place(name).map_or(0, |at| pass[at])).collect()
             };
@@ -384,7 +400,8 @@ impl Opening {
                 earliest = earliest.into_iter().chain(at).min();
             }
             let at = earliest.unwrap_or_else(|| self.clock.wall_ms());
-            to.watermark_ms = at;
+            // It says how far back to read, and no more: the watermark itself is what re-reading finds, for event
+            // times may be much older than the records, and those would all be late.
             // Nobody noted a clock for what is re-read; without one every record would lie in the future.
             to.note_ms = self.clock.wall_ms();
             watermark_ms = Some(at);
@@ -464,13 +481,14 @@ impl Opening {
             (Some(ledger), true) => (ledger.task, None),
             (ledger, _) => (self.draw_task()?, ledger.as_ref().map(|ledger| ledger.task)),
         };
+        let replay = self.replay_start(group, partition, &start, &mark, ledger.as_ref())?;
         let counts = ledger.as_ref().filter(|_| keeps_state).map(|ledger| ledger.checkpoint.counts.clone());
         let mut queues = Vec::new();
         for topic in 0..self.settings.topics.len() {
             queues.push(group.input(topic, partition, self.factory.waker(partition))?);
         }
         let (moment, cap_ms) = match (&reread, &start.base, &ledger) {
-            (Some((from, to)), _, _) => (from.clone(), to.watermark_ms),
+            (Some((from, to)), _, _) => (from.clone(), watermark_cap_ms(to)),
             (None, Base::Ledger, Some(ledger)) => (ledger.checkpoint.moment.clone(), i64::MAX),
             _ => (mark.acknowledged.clone(), i64::MAX),
         };
@@ -505,16 +523,17 @@ impl Opening {
         let stage =
             if must_accept && stage != Stage::DeliverFirst { Stage::Adopting { then: Box::new(stage) } } else { stage };
         let patience = Patience::new(self.settings.session_timeout_ms);
-        let inputs = self.factory.inputs(partition, queues);
+        let (inputs, chain) = self.factory.parts(partition, state, queues, counts)?;
         Ok(TaskStart {
             id,
             state,
             retires,
             log: CommitLog::new(history, state, mark, epochs, forced, patience),
             inputs: TaskInputs::new(inputs, &moment, cap_ms),
-            chain: self.factory.chain(partition, state, counts)?,
+            chain,
             stage,
             drops,
+            replay,
             ends: self.settings.ends.as_ref().and_then(|ends| ends.get(&partition).cloned()),
         })
     }
@@ -554,6 +573,11 @@ impl Opened {
             self.mark.acknowledged.inputs[topic].position = position;
         }
     }
+}
+
+/// Re-reading state-only never raises the watermark above the mark's, where the mark knows one.
+fn watermark_cap_ms(to: &Moment) -> i64 {
+    if to.watermark_ms == i64::MIN { i64::MAX } else { to.watermark_ms }
 }
 
 fn history_of_ledger(ledger: &Ledger) -> History {

@@ -1,8 +1,9 @@
 //! Blocks that are stored and not acknowledged: shown, handed out, and, where nothing else helps, discarded.
 //!
-//! Owns the way out for a block that the table can never take (`exactly-once.md`, Rules for the insert). Promises:
-//! nothing is discarded while the pipeline runs, while the block may be in the table already (unless forced), or
-//! when another instance has gone on with its records.
+//! Owns the way out for a block that the table can never take (`exactly-once.md`, Rules for the insert), where the
+//! pipeline is stopped; while it runs, its task does it (`runtime/task/discard.rs`). Promises: nothing is discarded
+//! while the block may be in the table already (unless forced), or when another instance has gone on with its
+//! records.
 //!
 //! Why a discarded block counts as acknowledged: the epoch stays in the ledger with its positions, its link and its
 //! state changes; only the block is taken out of its outputs, in one synced write. At the next start the ledger
@@ -108,14 +109,7 @@ pub fn discard(store: &dyn StateStore, block: &Waiting, force: bool) -> Result<(
         Standing::Unsent => {}
         Standing::Unclear if force => {}
         Standing::Unclear => {
-            return Err(Error::stop(
-                "unclear",
-                format!(
-                    "block {} may be in the table already: look there for its rows (`weir outbox export` writes them \
-                     to a file), then give --force to discard it whatever the table has",
-                    block.token
-                ),
-            ));
+            return Err(Error::stop("unclear", unclear(&block.token)));
         }
         Standing::Settled => {
             return Err(Error::stop(
@@ -125,6 +119,14 @@ pub fn discard(store: &dyn StateStore, block: &Waiting, force: bool) -> Result<(
         }
     }
     store.write(&without(store, block)?)
+}
+
+/// Why a block is not discarded without force.
+pub fn unclear(token: &str) -> String {
+    format!(
+        "block {token} may be in the table already: look there for its rows (`weir outbox export` writes them to a \
+         file), then give --force (over HTTP `force=true`) to discard it whatever the table has"
+    )
 }
 
 /// The write that takes one output out of an epoch; those behind it move up.
@@ -235,6 +237,7 @@ mod tests {
             flags: 0,
             idle_before: 0,
             outputs: (0..outputs).map(output).collect(),
+            replay: vec![],
         }
     }
 

@@ -4,16 +4,14 @@
 //! connection shows is told in a sentence before anything is read; a corrupt state directory is set aside, never
 //! repaired; a fatal client error starts the pipeline anew, as after a crash.
 
-use crate::config::plan::{
-    DeadLettersPlan, DeliveryGuarantee, FollowOr, HaltOr, PipelinePlan, SinkPlan, StatePlan, UnclearChoice,
-};
+use crate::config::plan::{DeadLettersPlan, FollowOr, HaltOr, PipelinePlan, SinkPlan, StatePlan, UnclearChoice};
 use crate::error::{Error, Finding, Kind, Result};
 use crate::metrics::{PipelineState, PipelineStats};
 use crate::runtime::chain::{Chain, percent_escaped};
 use crate::runtime::compile::{self, Blueprint, MakeBuilder};
 use crate::runtime::coordinator::{Coordinator, GroupTimes, Progress, Workers};
 use crate::runtime::delivery::{AnySink, PipelineSinks};
-use crate::runtime::desk::Desk;
+use crate::runtime::desk::{Desk, Tell};
 use crate::runtime::engine::Process;
 use crate::runtime::inputs::TaskInput;
 use crate::runtime::letters::{EpochLetters, LetterBlocks, LetterTarget};
@@ -170,7 +168,7 @@ fn run_once(
     tracing::info!(pipeline = plan.name, "memory: {memory}");
     let Some(sink) = until_reached(stop, plan, || connect_sink(plan, process, partitions))? else { return Ok(()) };
     let letters = Arc::new(Letters::open(store.clone(), local_letters_max(plan))?);
-    desk.open(&store, &letters);
+    desk.open(&store, &letters, way_to_tasks(place, &process.workers));
     let blueprint =
         Blueprint::new(plan.clone(), identity.seed, memory.task.filter_bytes as usize, sink.make_builder.clone());
     blueprint.parts(0, TaskNo(0)).map_err(|findings| expression_error(&findings))?;
@@ -250,6 +248,15 @@ struct PinnedWorkers {
     workers: Vec<WorkerHandle>,
 }
 
+/// The way to a task whose assignment the caller does not know.
+fn way_to_tasks(place: usize, workers: &[WorkerHandle]) -> Tell {
+    let workers = workers.to_vec();
+    Arc::new(move |partition, message| match partition {
+        0.. => worker_of(&workers, place, partition).send(ToWorker::Ask(place, partition, message)),
+        _ => message.refuse(format!("there is no partition {partition}")),
+    })
+}
+
 fn worker_of(workers: &[WorkerHandle], place: usize, partition: i32) -> &WorkerHandle {
     &workers[(place + partition as usize) % workers.len()]
 }
@@ -280,29 +287,27 @@ struct Factory {
 }
 
 impl TaskFactory for Factory {
-    fn inputs(&self, partition: i32, queues: Vec<Box<dyn Input>>) -> Vec<TaskInput> {
-        let parts = self
-            .blueprint
-            .parts(partition, TaskNo(0))
-            .unwrap_or_else(|_| unreachable!("the plan was compiled at start"));
-        let lateness_ms = self.blueprint.plan().source.time.lateness_ms;
-        queues
-            .into_iter()
-            .zip(parts.decoders)
-            .map(|(queue, decoder)| TaskInput::new(queue, decoder, lateness_ms))
-            .collect()
-    }
-
-    fn chain(&self, partition: i32, task: TaskNo, counts: Option<Counts>) -> Result<Chain> {
+    fn parts(
+        &self,
+        partition: i32,
+        task: TaskNo,
+        queues: Vec<Box<dyn Input>>,
+        counts: Option<Counts>,
+    ) -> Result<(Vec<TaskInput>, Chain)> {
         let plan = self.blueprint.plan();
         let parts = self.blueprint.parts(partition, task).map_err(|findings| expression_error(&findings))?;
+        let lateness_ms = plan.source.time.lateness_ms;
+        let inputs = queues.into_iter().zip(parts.decoders);
+        let inputs = inputs.map(|(queue, decoder)| TaskInput::new(queue, decoder, lateness_ms)).collect();
         let target = match &self.letter_sink {
             None => LetterTarget::Local(self.letters.clone()),
             Some(sink) => LetterTarget::Blocks(Box::new(sink.clone()), self.letters.clone()),
         };
         let topics = plan.topics.iter().map(|topic| topic.name.clone()).collect();
         let letters = EpochLetters::new(plan.name.clone(), topics, partition, target);
-        Ok(Chain::new(task, parts.steps, parts.builder, self.target.clone(), letters, counts, self.stats.clone()))
+        let chain =
+            Chain::new(task, parts.steps, parts.builder, self.target.clone(), letters, counts, self.stats.clone());
+        Ok((inputs, chain))
     }
 
     fn waker(&self, partition: i32) -> Arc<dyn Wake> {
@@ -529,6 +534,12 @@ fn target(database: &str, table: &str) -> String {
     format!("{}/{}", percent_escaped(database), percent_escaped(table))
 }
 
+/// How the tokens of the sink's rows end.
+pub fn rows_target(plan: &PipelinePlan) -> String {
+    let SinkPlan::ClickHouse(sink) = &plan.sink;
+    target(&sink.connection.database, &sink.table)
+}
+
 /// The table as metrics name it.
 pub fn table_name(plan: &PipelinePlan) -> String {
     let SinkPlan::ClickHouse(sink) = &plan.sink;
@@ -593,7 +604,6 @@ fn opening_settings(
     session_timeout_ms: u64,
     ends: Option<BTreeMap<i32, Vec<i64>>>,
 ) -> OpeningSettings {
-    debug_assert!(matches!(plan.delivery, DeliveryGuarantee::ExactlyOnce | DeliveryGuarantee::AtLeastOnce));
     OpeningSettings {
         pipeline: place,
         name: plan.name.clone(),

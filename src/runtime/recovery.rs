@@ -3,6 +3,10 @@
 //! Owns the decision and nothing else: it looks at the ledger, the committed offsets and their mark, the topics
 //! and the logs, and answers with a [`Start`]. Reads and writes nothing, so that every row of the table is a test.
 
+mod replay;
+
+pub use replay::replay_ending;
+
 use crate::error::{Error, Result};
 use crate::source::{CommittedOffsets, TopicInfo};
 use crate::state::ledger::{Ledger, Mark, MarkRead, Moment, Pending, Progress};
@@ -390,6 +394,7 @@ pub fn beginning(incarnation: Incarnation, positions: &[i64]) -> Moment {
         idle: 0,
         note_ms: 0,
         closed: None,
+        replayed: None,
     }
 }
 

@@ -35,6 +35,8 @@ pub enum ToWorker {
     Pipeline(usize, Box<PipelineContext>),
     Start(Box<TaskStart>),
     Tell(TaskId, ToTask),
+    /// To the task of a pipeline's partition, whichever assignment it has; refused where there is none.
+    Ask(usize, i32, ToTask),
     Drop(TaskId),
     /// Let go of all of a pipeline, and say so.
     Forget(usize, Sender<()>),
@@ -158,12 +160,22 @@ impl Worker {
             }
             ToWorker::Start(start) => {
                 if let Some(context) = self.pipelines.get(&start.id.pipeline) {
-                    self.tasks.push(Task::new(*start, context.settings.clone(), context.stats.clone()));
+                    let task = Task::new(*start, context.settings.clone(), context.stats.clone());
+                    // At once: who asks which partitions run here need not wait for the next look.
+                    context.stats.set_task(task.id.partition, task.snapshot());
+                    self.tasks.push(task);
                 }
             }
             ToWorker::Tell(id, message) => {
                 if let Some(place) = self.tasks.iter().position(|task| task.id == id) {
                     self.with_io(place, |task, io| task.receive(message, io));
+                }
+            }
+            ToWorker::Ask(pipeline, partition, message) => {
+                let asked = |task: &Task| task.id.pipeline == pipeline && task.id.partition == partition;
+                match self.tasks.iter().position(asked) {
+                    Some(place) => self.with_io(place, |task, io| task.receive(message, io)),
+                    None => message.refuse(format!("partition {partition} does not run on this instance")),
                 }
             }
             ToWorker::Drop(id) => {
@@ -267,6 +279,7 @@ impl Task {
             watermark_ms: self.watermark_ms(),
             outbox_blocks,
             outbox_bytes,
+            acknowledged: self.acknowledged().0,
             restoring: self.is_restoring(),
         }
     }

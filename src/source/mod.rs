@@ -98,6 +98,12 @@ pub trait Group: Send {
     /// All topics of the pipeline, in its order, asked of the broker now.
     fn topics(&mut self) -> Result<Vec<TopicInfo>>;
 
+    /// Asks the same without waiting; [`Group::topics_told`] has the answer when it is there. One question at a time.
+    fn ask_topics(&mut self);
+
+    /// The answer to `ask_topics`, once: an error when the broker did not give it in time.
+    fn topics_told(&mut self) -> Option<Result<Vec<TopicInfo>>>;
+
     /// The first offset that is there, and the readable end (`read_committed`: the last stable offset).
     fn log_range(&mut self, topic: usize, partition: i32) -> Result<(i64, i64)>;
 
@@ -106,6 +112,10 @@ pub trait Group: Send {
 
     /// The Kafka timestamp of the record at or after that offset, `None` at the end.
     fn timestamp_at(&mut self, topic: usize, partition: i32, offset: i64) -> Result<Option<i64>>;
+
+    /// Appends the records at these offsets (ascending) that are still there, in a reading of its own: what the
+    /// inputs read is not touched.
+    fn records_at(&mut self, topic: usize, partition: i32, offsets: &[i64], into: &mut RecordBatch) -> Result<()>;
 
     /// Leaves the group for good: unsubscribe, poll until revoked (answering the events), close.
     fn leave(&mut self) -> Result<()>;

@@ -47,6 +47,31 @@ pub struct Moment {
     pub note_ms: i64,
     /// Positions at the last closing of windows.
     pub closed: Option<Vec<i64>>,
+    /// The last epoch of this history that replayed dead letters.
+    pub replayed: Option<Replayed>,
+}
+
+/// A replay epoch of a history: by it a directory that was left behind learns whether its own replay counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
+pub struct Replayed {
+    pub epoch: Epoch,
+    /// Hash of the records it names, see [`names_hash`].
+    pub records: u64,
+}
+
+/// A record that a replay epoch names: which input of the task, and its offset there.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Encode, Decode)]
+pub struct RecordName {
+    pub input: u16,
+    pub offset: i64,
+}
+
+/// A hash of records by topic and offset: the same whatever place the topics have in a plan.
+pub fn names_hash(topics: &[(String, TopicId)], names: &[RecordName]) -> u64 {
+    let mut named: Vec<(&str, i64)> =
+        names.iter().filter_map(|name| Some((topics.get(name.input as usize)?.0.as_str(), name.offset))).collect();
+    named.sort_unstable();
+    xxhash_rust::xxh3::xxh3_64(&bincode::encode_to_vec(named, bincode::config::standard()).expect("plain data encodes"))
 }
 
 impl Moment {
@@ -77,6 +102,8 @@ pub struct Pending {
     pub flags: u8,
     /// Hash of the column lists of its blocks.
     pub columns: u64,
+    /// The records of a replay epoch, ascending; it has no ranges.
+    pub replay: Vec<RecordName>,
 }
 
 /// How far each input went in each pass: offsets advanced, pass after pass, one number per input. Empty for a
@@ -140,6 +167,9 @@ pub struct Counts {
     pub tombstones: u64,
     pub broken: u64,
     pub steps: Vec<StepCounts>,
+    /// Rows that did not fit the table.
+    pub unfit: u64,
+    /// Rows of blocks, acknowledged or not.
     pub written: u64,
 }
 
@@ -178,6 +208,8 @@ pub struct EpochRecord {
     /// Inputs that were idle at its start.
     pub idle_before: u64,
     pub outputs: Vec<OutputRecord>,
+    /// The records of a replay epoch, ascending; it has no ranges.
+    pub replay: Vec<RecordName>,
 }
 
 impl EpochRecord {
@@ -192,6 +224,7 @@ impl EpochRecord {
             idle: self.idle_before,
             flags: self.flags,
             columns: columns_hash(&self.outputs),
+            replay: self.replay.clone(),
         }
     }
 }
@@ -310,11 +343,6 @@ pub mod key {
 
     pub fn outbox(task: TaskNo, epoch: Epoch, output: u16) -> Vec<u8> {
         [task.0.to_be_bytes().as_slice(), &epoch.0.to_be_bytes(), &output.to_be_bytes()].concat()
-    }
-
-    /// A task's outbox up to and including an epoch: `from .. to`.
-    pub fn outbox_range(task: TaskNo, up_to: Epoch) -> (Vec<u8>, Vec<u8>) {
-        (outbox(task, Epoch(0), 0), outbox(task, Epoch(up_to.0.saturating_add(1)), 0))
     }
 }
 

@@ -6,18 +6,25 @@
 //! ```text
 //! dead_letters │ partition u32 │ seq u64      │ → version u8 │ letter (bincode)
 //! dead_letters │ partition u32 │ u64::MAX     │ → the next seq, u64: a number is never given twice
+//! dead_letters │ partition u32 │ u64::MAX − 1 │ → version u8 │ the replay under way (bincode)
 //! ```
+
+mod replay;
+
+pub use replay::{Ended, Ending, REPLAY_UNCLEAR, Replaying, replaying};
 
 use super::keys::{letter_key, letter_parts};
 use super::{StateStore, Table, WriteBatch};
 use crate::error::{Error, Result};
 use bincode::{Decode, Encode};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const VERSION: u8 = 1;
 /// Where a partition keeps its next number.
 const NEXT_SEQ: u64 = u64::MAX;
+/// Where a partition keeps the replay that is under way.
+const REPLAYING: u64 = u64::MAX - 1;
 /// A page looks at this many letters at most; a rare filter gets several pages, empty ones too.
 const LOOKED_AT_MAX: usize = 10_000;
 /// A page ends when it holds this many bytes: one letter can be as large as a record.
@@ -94,6 +101,8 @@ struct Books {
     bytes: u64,
     letters: u64,
     next_seq: BTreeMap<u32, u64>,
+    /// Letters whose replay is stored and not settled: nobody deletes or replays them meanwhile.
+    replaying: BTreeSet<LetterId>,
 }
 
 impl Letters {
@@ -110,10 +119,7 @@ impl Letters {
     /// Adds a letter of this task partition to the epoch's write. It counts from now on; an epoch that is given up
     /// takes its letters back with [`Letters::take_back`].
     pub fn put(&self, partition: u32, letter: &Letter, into: &mut WriteBatch) -> Result<LetterId> {
-        let mut value = vec![VERSION];
-        bincode::encode_into_std_write(letter, &mut value, bincode::config::standard())
-            .map_err(|error| Error::stop("letter", format!("a dead letter cannot be written down: {error}")))?;
-
+        let value = encoded(letter)?;
         let mut books = self.books();
         let seq = books.next_seq.get(&partition).copied().unwrap_or(0);
         let id = LetterId { partition, seq };
@@ -134,7 +140,7 @@ impl Letters {
         let mut books = self.books();
         for change in &batch.changes {
             if let super::Change::Put { table: Table::DeadLetters, key, value } = change
-                && letter_parts(key).is_some_and(|(_, seq)| seq != NEXT_SEQ)
+                && letter_parts(key).is_some_and(|(_, seq)| seq < REPLAYING)
             {
                 books.drop_one(letter_bytes(value));
             }
@@ -147,7 +153,7 @@ impl Letters {
         let from = from.unwrap_or(LetterId { partition: 0, seq: 0 });
         let (mut page, mut looked_at, mut bytes, mut broken) = (Page::default(), 0, 0, None);
         visit_all(&*self.store, from, &mut |id, value| {
-            if id.seq == NEXT_SEQ {
+            if id.seq >= REPLAYING {
                 return true;
             }
             if looked_at == LOOKED_AT_MAX || page.letters.len() >= letters_max || bytes >= PAGE_BYTES_MAX {
@@ -169,31 +175,19 @@ impl Letters {
     }
 
     pub fn get(&self, id: LetterId) -> Result<Option<Letter>> {
-        let value = self.value(id)?;
-        value.map(|value| decode(id, &value)).transpose()
+        read(&*self.store, id)
     }
 
-    /// Deletes letters now; answers how many there were.
+    /// Deletes letters now, those aside that are being replayed; answers how many there were.
     pub fn delete(&self, ids: &[LetterId]) -> Result<u64> {
         let mut batch = WriteBatch::default();
         // Looking and deleting are one: two who delete the same letter must not both count it.
         let mut books = self.books();
-        let found = self.find(ids, &mut batch)?;
+        let ids: Vec<LetterId> = ids.iter().filter(|id| !books.replaying.contains(id)).copied().collect();
+        let found = self.find(&ids, &mut batch)?;
         self.store.write(&batch)?;
         found.iter().for_each(|&bytes| books.drop_one(bytes));
         Ok(found.len() as u64)
-    }
-
-    /// Adds the deletion of letters to an epoch's write (they were replayed); [`Letters::deleted`] follows when it
-    /// is made.
-    pub fn delete_with(&self, ids: &[LetterId], into: &mut WriteBatch) -> Result<Deleted> {
-        Ok(Deleted(self.find(ids, into)?))
-    }
-
-    /// The write that deletes these letters was made.
-    pub fn deleted(&self, deleted: Deleted) {
-        let mut books = self.books();
-        deleted.0.into_iter().for_each(|bytes| books.drop_one(bytes));
     }
 
     /// Bytes of all letters, those on their way to the disk included.
@@ -226,10 +220,7 @@ impl Letters {
     }
 
     fn value(&self, id: LetterId) -> Result<Option<Vec<u8>>> {
-        if id.seq == NEXT_SEQ {
-            return Ok(None);
-        }
-        self.store.get(Table::DeadLetters, &letter_key(id.partition, id.seq))
+        value(&*self.store, id)
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -246,17 +237,16 @@ impl Letters {
     }
 }
 
-/// Letters whose deletion is part of a write.
-#[must_use = "the books are right only after `Letters::deleted`"]
-#[derive(Debug)]
-pub struct Deleted(Vec<u64>);
-
 impl Books {
     fn take_stock(&mut self, id: LetterId, value: &[u8]) {
         let next = self.next_seq.entry(id.partition).or_insert(0);
         if id.seq == NEXT_SEQ {
             let stored = value.try_into().map_or(0, u64::from_be_bytes);
             *next = stored.max(*next);
+            return;
+        }
+        if id.seq == REPLAYING {
+            self.replaying.extend(replay::ids(id.partition, value));
             return;
         }
         *next = (id.seq + 1).max(*next);
@@ -270,6 +260,18 @@ impl Books {
     }
 }
 
+/// A letter as it is stored.
+pub fn read(store: &dyn StateStore, id: LetterId) -> Result<Option<Letter>> {
+    value(store, id)?.map(|value| decode(id, &value)).transpose()
+}
+
+fn value(store: &dyn StateStore, id: LetterId) -> Result<Option<Vec<u8>>> {
+    if id.seq >= REPLAYING {
+        return Ok(None);
+    }
+    store.get(Table::DeadLetters, &letter_key(id.partition, id.seq))
+}
+
 fn letter_bytes(value: &[u8]) -> u64 {
     (super::keys::LETTER_KEY_LEN + value.len()) as u64
 }
@@ -281,12 +283,22 @@ fn visit_all(store: &dyn StateStore, from: LetterId, visit: &mut dyn FnMut(Lette
     })
 }
 
+/// Version byte and bincode.
+fn encoded<T: Encode>(value: &T) -> Result<Vec<u8>> {
+    let mut bytes = vec![VERSION];
+    bincode::encode_into_std_write(value, &mut bytes, bincode::config::standard())
+        .map_err(|error| Error::stop("letter", format!("a dead letter cannot be written down: {error}")))?;
+    Ok(bytes)
+}
+
+/// `None` for what `encoded` of this version did not write.
+fn decoded<T: Decode<()>>(value: &[u8]) -> Option<T> {
+    let [VERSION, body @ ..] = value else { return None };
+    bincode::decode_from_slice(body, bincode::config::standard()).ok().map(|(read, _)| read)
+}
+
 fn decode(id: LetterId, value: &[u8]) -> Result<Letter> {
-    let read = match value {
-        [VERSION, letter @ ..] => bincode::decode_from_slice(letter, bincode::config::standard()).ok(),
-        _ => None,
-    };
-    read.map(|(letter, _)| letter).ok_or_else(|| {
+    decoded(value).ok_or_else(|| {
         let LetterId { partition, seq } = id;
         let message = format!("dead letter {partition}-{seq} is damaged or was written by a newer weir");
         Error::stop("corrupt", message)
@@ -374,19 +386,6 @@ mod tests {
         letters.put(3, &letter(5, "late"), &mut batch).unwrap();
         letters.take_back(&batch);
         assert_eq!((letters.bytes(), letters.len()), (0, 0));
-    }
-
-    #[test]
-    fn letters_replayed_go_with_the_write_that_says_so() {
-        let store = Arc::new(MemoryStore::new());
-        let letters = open(&store, 1 << 20);
-        let id = put(&letters, &store, 3, &letter(5, "late"));
-        let mut batch = WriteBatch::default();
-        let deleted = letters.delete_with(&[id], &mut batch).unwrap();
-        assert!(letters.get(id).unwrap().is_some());
-        store.write(&batch).unwrap();
-        letters.deleted(deleted);
-        assert!(letters.is_empty() && letters.get(id).unwrap().is_none());
     }
 
     #[test]

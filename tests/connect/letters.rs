@@ -109,9 +109,9 @@ fn a_block_that_the_table_never_takes_is_discarded_and_the_rest_goes_on() {
         blocks(&stage).into_iter().find(|block| is_second(block))
     });
     let token = block["token"].as_str().unwrap().to_owned();
-    let running = stage.weir(&["outbox", "discard", &token, "--force"]);
+    let running = stage.weir(&["outbox", "discard", &token]);
     assert_eq!(running.code, 1);
-    assert!(running.err.contains("pipeline `stuck` runs: stop weir"), "{}", running.err);
+    assert!(running.err.contains("may be in the table already") && running.err.contains("--force"), "{}", running.err);
     weir.terminate(PATIENCE);
 
     let listed = blocks(&stage);
@@ -135,4 +135,118 @@ fn a_block_that_the_table_never_takes_is_discarded_and_the_rest_goes_on() {
     let ran = stage.run_until_end();
     assert_eq!(ran.code, 0, "{}", ran.err);
     assert_eq!(server.query("SELECT groupArray(id) FROM (SELECT id FROM stuck.t ORDER BY id)"), "[1,3]");
+}
+
+#[test]
+fn a_block_is_discarded_while_weir_runs_and_the_rest_goes_on() {
+    let mut server = ClickHouse::start();
+    let mut stage = Stage::new("stuck_running");
+    stage.clickhouse_url = server.url();
+    server.query("CREATE DATABASE stuck_running");
+    server.query(&format!("CREATE TABLE stuck_running.t (id Int64) {ENGINE}"));
+    stage.produce(&[r#"{"id":1}"#]);
+    let mut weir = stage.start();
+    server.wait_for_answer("SELECT groupArray(id) FROM stuck_running.t", "[1]", PATIENCE);
+    server.kill();
+    stage.produce(&[r#"{"id":2}"#]);
+    let is_second = |block: &Value| block["token"].as_str().is_some_and(|token| token.contains("/2/0/stuck_running/t"));
+    let block = wait_for("the second block in the outbox", PATIENCE, || {
+        blocks(&stage).into_iter().find(|block| is_second(block))
+    });
+    let token = block["token"].as_str().unwrap().to_owned();
+    let discarded = stage.weir(&["outbox", "discard", &token, "--force"]);
+    assert_eq!((discarded.code, discarded.err.contains("discarded: 1 rows")), (0, true), "{}", discarded.err);
+    let again = stage.weir(&["outbox", "discard", &token, "--force"]);
+    assert_eq!((again.code, again.err.contains("there is no block")), (1, true), "{}", again.err);
+    assert!(stage.metrics().contains(r#"weir_blocks_discarded_total{pipeline="stuck_running"} 1"#));
+    server.restart();
+    stage.produce(&[r#"{"id":3}"#]);
+    server.wait_for_answer(
+        "SELECT groupArray(id) FROM (SELECT id FROM stuck_running.t ORDER BY id)",
+        "[1,3]",
+        PATIENCE,
+    );
+    assert!(weir.terminate(PATIENCE).success(), "{}", weir.log_end());
+}
+
+/// A table that takes numbers up to 255, and three records, two of which do not fit.
+fn with_large_numbers(name: &str) -> Stage {
+    let stage = Stage::new(name);
+    stage.sql(&format!("CREATE TABLE $.t (id UInt8) {ENGINE}"));
+    stage.produce(&[r#"{"id":1}"#, r#"{"id":300}"#, "{broken", r#"{"id":301}"#]);
+    stage
+}
+
+fn all_ids(name: &str) -> String {
+    format!("SELECT groupArray(id) FROM (SELECT id FROM {name}.t ORDER BY id)")
+}
+
+#[test]
+fn letters_come_through_once_the_table_is_mended_and_what_fails_again_stays() {
+    let name = "replayed";
+    let mut stage = with_large_numbers(name);
+    stage.rest = "steps: [ { dedup: { key: id, window: 24h } } ]".to_owned();
+    let clickhouse = ClickHouse::shared();
+    let mut weir = stage.start();
+    clickhouse.wait_for_answer(&all_ids(name), "[1]", PATIENCE);
+    wait_for("the letters", PATIENCE, || (ids(&list(&stage, &[])).len() == 3).then_some(()));
+    let unmended = stage.weir(&["dead-letters", "replay", "0-0"]);
+    assert!(unmended.code == 0 && unmended.err.contains("0 replayed; 1 failed again"), "{}", unmended.err);
+    assert!(weir.terminate(PATIENCE).success(), "{}", weir.log_end());
+
+    let stopped = stage.weir(&["dead-letters", "replay", "--all"]);
+    assert_eq!(stopped.code, 1);
+    assert!(stopped.err.contains("partition 0 of pipeline `replayed` does not run"), "{}", stopped.err);
+    stage.sql("ALTER TABLE $.t MODIFY COLUMN id UInt16");
+    let mut weir = stage.start();
+    let replayed = wait_for("the partition to run", PATIENCE, || {
+        let replayed = stage.weir(&["dead-letters", "replay", "--all"]);
+        (replayed.code == 0).then_some(replayed)
+    });
+    assert!(replayed.err.contains("2 replayed; 1 failed again"), "{}", replayed.err);
+    assert_eq!(stage.sql(&all_ids(name).replace(name, "$")), "[1,300,301]");
+    let left = list(&stage, &[]);
+    assert_eq!(ids(&left), ["0-1"]);
+    assert_eq!(left.json()["dead_letters"][0]["value"], "{broken");
+    let unknown = stage.weir(&["dead-letters", "replay", "0-0"]);
+    assert_eq!((unknown.code, unknown.err.contains("there is no dead letter 0-0")), (1, true), "{}", unknown.err);
+    let unnamed = stage.weir(&["dead-letters", "replay"]);
+    assert!(unnamed.err.contains("name letters, give a filter, or --all"), "{}", unnamed.err);
+    let ledger = stage.get(&format!("/api/v1/pipelines/{name}/ledger"));
+    assert_eq!(
+        (ledger["balanced"].as_bool(), ledger["partitions"][0]["written"].as_u64()),
+        (Some(true), Some(3)),
+        "{ledger}"
+    );
+    assert!(weir.terminate(PATIENCE).success(), "{}", weir.log_end());
+}
+
+#[test]
+fn a_replay_that_is_killed_at_any_moment_comes_through_once() {
+    let name = "replay_killed";
+    let stage = Stage::new(name);
+    stage.sql(&format!("CREATE TABLE $.t (id UInt8) {ENGINE}"));
+    let records: Vec<String> = (0..400).map(|id| format!(r#"{{"id":{}}}"#, 1_000 + id)).collect();
+    stage.produce(&records.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut weir = stage.start();
+    // Before its directory is made there is nothing to list.
+    let total =
+        || Some(list(&stage, &[])).filter(|listed| listed.code == 0).map(|listed| listed.json()["total"].clone());
+    wait_for("the letters", PATIENCE, || total().filter(|total| *total == 400));
+    weir.terminate(PATIENCE);
+    stage.sql("ALTER TABLE $.t MODIFY COLUMN id UInt16");
+    for round in 0..8 {
+        let mut weir = stage.start();
+        wait_for("the partition to run", PATIENCE, || {
+            stage.post(&format!("/api/v1/pipelines/{name}/dead-letters/replay?limit=50"), 40 * round).then_some(())
+        });
+        weir.kill();
+    }
+    let mut weir = stage.start();
+    wait_for("the rest", PATIENCE, || {
+        stage.weir(&["dead-letters", "replay", "--all"]);
+        total().filter(|total| *total == 0)
+    });
+    assert_eq!(stage.sql("SELECT (count(), uniqExact(id)) FROM $.t"), "(400,400)");
+    assert!(weir.terminate(PATIENCE).success(), "{}", weir.log_end());
 }

@@ -7,6 +7,7 @@ use crate::support::process::Process;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// What every good table ends with.
@@ -120,6 +121,29 @@ pipelines:
 
     pub fn run_until_end(&self) -> Ended {
         self.weir(&["run", "--until-end"])
+    }
+
+    /// What the running weir answers.
+    pub fn get(&self, path: &str) -> Value {
+        let text = ureq::get(self.url(path)).call().unwrap().body_mut().read_to_string().unwrap();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    pub fn metrics(&self) -> String {
+        ureq::get(self.url("/metrics")).call().unwrap().body_mut().read_to_string().unwrap()
+    }
+
+    /// Sends a POST and waits for its answer for so long only. Whether it was on its way, and not refused.
+    pub fn post(&self, path: &str, wait_ms: u64) -> bool {
+        let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_millis(wait_ms.max(1))));
+        match config.build().new_agent().post(self.url(path)).send("") {
+            Ok(_) => true,
+            Err(error) => matches!(error, ureq::Error::Timeout(_)),
+        }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.port)
     }
 
     /// `weir run` in the background.

@@ -17,10 +17,21 @@ pub enum Script {
     TwoInputs,
     /// It stops in order, starts again, and goes on.
     StopAndStart,
+    /// Dead letters are replayed while records flow, before and after the table is mended.
+    Replays,
+    /// The same with two topics in one task, and two instances that share the partitions.
+    ReplaysShared,
 }
 
 impl Script {
-    pub const ALL: [Script; 4] = [Script::Alone, Script::Joined, Script::TwoInputs, Script::StopAndStart];
+    pub const ALL: [Script; 6] = [
+        Script::Alone,
+        Script::Joined,
+        Script::TwoInputs,
+        Script::StopAndStart,
+        Script::Replays,
+        Script::ReplaysShared,
+    ];
 
     pub fn setup(self) -> Setup {
         let setup = Setup::plain(7);
@@ -28,7 +39,36 @@ impl Script {
             Script::Alone | Script::StopAndStart => setup,
             Script::Joined => Setup { partitions: 2, ..setup },
             Script::TwoInputs => Setup { inputs: 2, ..setup },
+            Script::Replays => Setup { keeps_letters: true, ..setup },
+            Script::ReplaysShared => Setup { keeps_letters: true, inputs: 2, partitions: 2, ..setup },
         }
+    }
+
+    fn rounds(self) -> u32 {
+        match self {
+            Script::Replays | Script::ReplaysShared => 80,
+            _ => 60,
+        }
+    }
+
+    /// What a person does before a round.
+    fn act(self, world: &mut World, number: u32) -> Result<(), Violation> {
+        match (self, number) {
+            (Script::Joined | Script::ReplaysShared, 4) => _ = world.add_instance(),
+            (Script::StopAndStart, 15) => world.stop(0),
+            (Script::StopAndStart, 40) => world.instances[0].boots_at_ms = 0,
+            (Script::Replays | Script::ReplaysShared, 30) => {
+                // Nothing is under way that was begun with the old table.
+                settle(world)?;
+                (0..world.instances.len()).for_each(|place| world.kill(place));
+                world.mend_table();
+            }
+            (Script::Replays | Script::ReplaysShared, 12 | 20 | 45 | 55) => {
+                (0..world.instances.len()).for_each(|place| world.ask_to_replay(place));
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Runs to its end; `meddle` is asked before each round.
@@ -40,13 +80,8 @@ impl Script {
     ) -> Result<(), Violation> {
         world.add_instance();
         (0..16).for_each(|_| world.produce_anywhere());
-        for number in 0..60 {
-            match (self, number) {
-                (Script::Joined, 4) => _ = world.add_instance(),
-                (Script::StopAndStart, 15) => world.stop(0),
-                (Script::StopAndStart, 40) => world.instances[0].boots_at_ms = 0,
-                _ => {}
-            }
+        for number in 0..self.rounds() {
+            self.act(world, number)?;
             if number % 4 == 0 {
                 world.produce_anywhere();
             }

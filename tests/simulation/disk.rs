@@ -2,6 +2,7 @@
 
 use crate::bug::Bug;
 use crate::seams::Seams;
+use std::sync::Arc;
 use weir::error::Result;
 use weir::state::ledger::{Checkpoint, decode, encode};
 use weir::state::memory::MemoryStore;
@@ -9,14 +10,19 @@ use weir::state::{Change, StateStore, Table, WriteBatch};
 use weir::types::TaskNo;
 
 pub struct Disk {
-    store: MemoryStore,
+    store: Arc<MemoryStore>,
     seams: Seams,
     bug: Option<Bug>,
 }
 
 impl Disk {
     pub fn new(seams: Seams, bug: Option<Bug>) -> Disk {
-        Disk { store: MemoryStore::new(), seams, bug }
+        Disk { store: Arc::new(MemoryStore::new()), seams, bug }
+    }
+
+    /// A look at what is stored, beside the process that uses it.
+    pub fn store(&self) -> Arc<MemoryStore> {
+        self.store.clone()
     }
 
     /// A write that is no call of the process: what a seeded bug does behind its back.

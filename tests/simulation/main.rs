@@ -10,6 +10,7 @@ mod chance;
 mod crash_everywhere;
 mod disk;
 mod drive;
+mod letters;
 mod member;
 mod process;
 mod random;
@@ -35,6 +36,20 @@ fn a_crash_at_any_call_changes_nothing_in_the_table() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn replayed_letters_are_rows_once_the_table_is_mended() {
+    for script in [Script::Replays, Script::ReplaysShared] {
+        let mut world = world::World::new(script.setup());
+        assert_eq!(script.run(&mut world, &mut crash_everywhere::good, &mut |_| ()), Ok(()), "{script:?}");
+        assert!(world.replayed_rows().len() > 1, "{script:?}: {:?}", world.replayed_rows());
+        assert!(world.replayed_rows().iter().any(|row| world.announced.contains(&(
+            row.input,
+            row.partition,
+            row.offset
+        ))));
     }
 }
 

@@ -307,6 +307,19 @@ impl Group for Member {
         seams.call("topics", || inner.topics())
     }
 
+    fn ask_topics(&mut self) {
+        let Member { seams, inner, .. } = self;
+        seams.call("ask topics", || inner.ask_topics());
+    }
+
+    fn topics_told(&mut self) -> Option<Result<Vec<TopicInfo>>> {
+        let told = self.inner.topics_told()?;
+        match self.is_cut() {
+            true => Some(Err(Error::retry("timed_out", "the broker cannot be reached"))),
+            false => Some(told),
+        }
+    }
+
     fn log_range(&mut self, topic: usize, partition: i32) -> Result<(i64, i64)> {
         self.inner.log_range(topic, partition)
     }
@@ -317,6 +330,11 @@ impl Group for Member {
 
     fn timestamp_at(&mut self, topic: usize, partition: i32, offset: i64) -> Result<Option<i64>> {
         self.inner.timestamp_at(topic, partition, offset)
+    }
+
+    fn records_at(&mut self, topic: usize, partition: i32, offsets: &[i64], into: &mut RecordBatch) -> Result<()> {
+        let Member { seams, inner, .. } = self;
+        seams.call("records_at", || inner.records_at(topic, partition, offsets, into))
     }
 
     fn leave(&mut self) -> Result<()> {

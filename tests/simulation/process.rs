@@ -22,12 +22,11 @@ use weir::runtime::inputs::{Pass, TaskInput};
 use weir::runtime::letters::{EpochLetters, LetterTarget};
 use weir::runtime::opening::TaskFactory;
 use weir::runtime::task::{
-    Attempt, AttemptOutcome, FromTask, Io, Stage, Task, TaskId, TaskSettings, TaskStart, ToTask,
+    Attempt, AttemptOutcome, FromTask, Io, ReplayRequest, Stage, Task, TaskId, TaskSettings, TaskStart, ToTask,
 };
 use weir::source::{Input, Wake};
 use weir::state::ledger::Counts;
 use weir::state::letters::Letters;
-use weir::state::memory::MemoryStore;
 use weir::state::{StateStore, WriteBatch};
 use weir::types::TaskNo;
 
@@ -35,6 +34,9 @@ use weir::types::TaskNo;
 pub struct Factory {
     pub blueprint: Blueprint,
     pub stats: Arc<PipelineStats>,
+    pub letters: Arc<Letters>,
+    /// Dead letters stay in the directory; else they go to a table.
+    pub keeps_letters: bool,
 }
 
 struct Deaf;
@@ -44,22 +46,26 @@ impl Wake for Deaf {
 }
 
 impl TaskFactory for Factory {
-    fn inputs(&self, partition: i32, queues: Vec<Box<dyn Input>>) -> Vec<TaskInput> {
-        let parts = self.blueprint.parts(partition, TaskNo(0)).unwrap_or_else(|_| unreachable!());
-        let lateness_ms = self.blueprint.plan().source.time.lateness_ms;
-        let inputs = queues.into_iter().zip(parts.decoders);
-        inputs.map(|(queue, decoder)| TaskInput::new(queue, decoder, lateness_ms)).collect()
-    }
-
-    fn chain(&self, partition: i32, task: TaskNo, counts: Option<Counts>) -> Result<Chain> {
+    fn parts(
+        &self,
+        partition: i32,
+        task: TaskNo,
+        queues: Vec<Box<dyn Input>>,
+        counts: Option<Counts>,
+    ) -> Result<(Vec<TaskInput>, Chain)> {
         let plan = self.blueprint.plan();
         let parts = self.blueprint.parts(partition, task).unwrap_or_else(|_| unreachable!());
+        let lateness_ms = plan.source.time.lateness_ms;
+        let inputs = queues.into_iter().zip(parts.decoders);
+        let inputs = inputs.map(|(queue, decoder)| TaskInput::new(queue, decoder, lateness_ms)).collect();
         let topics = plan.topics.iter().map(|topic| topic.name.clone()).collect();
-        // Every letter fits the table, so nothing goes to the local store.
-        let unused = Arc::new(Letters::open(Arc::new(MemoryStore::new()), 1 << 20)?);
-        let target = LetterTarget::Blocks(Box::new(LetterTable), unused);
+        let target = match self.keeps_letters {
+            true => LetterTarget::Local(self.letters.clone()),
+            false => LetterTarget::Blocks(Box::new(LetterTable), self.letters.clone()),
+        };
         let letters = EpochLetters::new(plan.name.clone(), topics, partition, target);
-        Ok(Chain::new(task, parts.steps, parts.builder, ROW_TARGET.into(), letters, counts, self.stats.clone()))
+        let stats = self.stats.clone();
+        Ok((inputs, Chain::new(task, parts.steps, parts.builder, ROW_TARGET.into(), letters, counts, stats)))
     }
 
     fn waker(&self, _partition: i32) -> Arc<dyn Wake> {
@@ -74,6 +80,8 @@ impl TaskFactory for Factory {
 enum ToWorker {
     Start(Box<TaskStart>),
     Tell(TaskId, ToTask),
+    /// To whichever task has the partition.
+    Ask(i32, ToTask),
     Drop(TaskId),
 }
 
@@ -171,6 +179,13 @@ impl Process {
         }
     }
 
+    /// Somebody asks for these letters to be replayed, and does not wait for the answer.
+    pub fn replay(&mut self, partition: i32, seqs: Vec<u64>) {
+        self.seams.note(|| format!("life {}: replay of {seqs:?} in partition {partition}", self.life));
+        let (answer, _) = crossbeam_channel::bounded(1);
+        self.inbox.0.push_back(ToWorker::Ask(partition, ToTask::Replay(ReplayRequest::new(seqs, answer))));
+    }
+
     /// One turn of the coordinator's thread.
     pub fn coordinate(&mut self) {
         let messages = std::mem::take(&mut self.messages);
@@ -204,6 +219,12 @@ impl Process {
             ToWorker::Tell(id, message) => {
                 if let Some(place) = self.tasks.iter().position(|task| task.id == id) {
                     self.with_io(place, |task, io| task.receive(message, io));
+                }
+            }
+            ToWorker::Ask(partition, message) => {
+                match self.tasks.iter().position(|task| task.id.partition == partition) {
+                    Some(place) => self.with_io(place, |task, io| task.receive(message, io)),
+                    None => message.refuse("it does not run here".into()),
                 }
             }
             ToWorker::Drop(id) => {

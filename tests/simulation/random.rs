@@ -28,18 +28,20 @@ pub enum Kind {
     Reset,
     /// The topics are deleted and made again.
     Recreated,
+    /// One instance or two, with dead letters that are replayed, before and after the table is mended.
+    Replays,
 }
 
 impl Kind {
     /// By its name in this file.
     pub fn named(name: &str) -> Kind {
         use Kind::*;
-        let all = [Several, Expiry, SharedKeys, Replanned, UntilEnd, Zombies, Reset, Recreated];
+        let all = [Several, Expiry, SharedKeys, Replanned, UntilEnd, Zombies, Reset, Recreated, Replays];
         all.into_iter().find(|kind| format!("{kind:?}") == name).expect("there is a kind of that name")
     }
 
     fn of(chance: &mut Chance) -> Kind {
-        match chance.below(16) {
+        match chance.below(18) {
             0 => Kind::Expiry,
             1 => Kind::SharedKeys,
             2 => Kind::Replanned,
@@ -47,6 +49,7 @@ impl Kind {
             4 | 5 => Kind::Zombies,
             6 => Kind::Reset,
             7 => Kind::Recreated,
+            8..11 => Kind::Replays,
             _ => Kind::Several,
         }
     }
@@ -111,6 +114,7 @@ fn draw(seed: u64, kind: Option<Kind>, bug: Option<Bug>) -> (Kind, Setup, Chance
         jobs_max: chance.pick(&[1, 2, 8]),
         state_bytes_max: chance.pick(&[1, 200, 1 << 20]),
         until_end: kind == Kind::UntilEnd,
+        keeps_letters: kind == Kind::Replays,
         bug,
         ..Setup::plain(chance.next())
     };
@@ -162,7 +166,7 @@ impl Schedule {
     fn run(&mut self) -> Result<(), Violation> {
         let instances = match self.kind {
             Kind::Several => self.chance.within(1, 4),
-            Kind::Reset => self.chance.within(1, 3),
+            Kind::Reset | Kind::Replays => self.chance.within(1, 3),
             // With the topic its offsets go, and with them what tells a directory that another owner went on: like a
             // group that expired, that is not promised.
             Kind::Zombies => 2,
@@ -173,16 +177,10 @@ impl Schedule {
             let place = self.world.add_instance();
             self.world.instances[place].boots_at_ms += number * self.chance.below(3000);
         }
-        let steps = self.chance.within(150, 700);
-        let disasters = self.chance.within(1, if self.kind == Kind::Zombies { 20 } else { 8 });
-        for _ in 0..steps {
-            if self.chance.one_in(steps / disasters + 1) {
-                self.disaster();
-            }
-            self.step()?;
-        }
+        self.live()?;
         self.calm_down();
         match self.kind {
+            Kind::Replays => return self.mend_and_replay(),
             Kind::UntilEnd => return self.end_by_itself(),
             Kind::Reset => return self.reset(),
             Kind::Recreated => self.recreate()?,
@@ -194,6 +192,52 @@ impl Schedule {
             true => quiet_restart(&mut self.world),
             false => Ok(()),
         }
+    }
+
+    /// Everybody gets his turns, and now and then something goes wrong.
+    fn live(&mut self) -> Result<(), Violation> {
+        let steps = self.chance.within(150, 700);
+        let disasters = self.chance.within(1, if self.kind == Kind::Zombies { 20 } else { 8 });
+        for _ in 0..steps {
+            if self.chance.one_in(steps / disasters + 1) {
+                self.disaster();
+            }
+            if self.kind == Kind::Replays && self.chance.one_in(30) {
+                let place = self.chance.below(self.world.instances.len() as u64) as usize;
+                self.world.ask_to_replay(place);
+            }
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    /// With a mended table, letters come through; in the end each instance gets to see what became of its own.
+    fn mend_and_replay(&mut self) -> Result<(), Violation> {
+        settle(&mut self.world)?;
+        self.world.judge()?;
+        self.all_away()?;
+        self.world.mend_table();
+        self.live()?;
+        self.calm_down();
+        settle(&mut self.world)?;
+        for place in 0..self.world.instances.len() {
+            self.all_away()?;
+            let away_ms = self.world.seams.now_ms() + 1_000_000;
+            self.world.instances.iter_mut().for_each(|instance| instance.boots_at_ms = away_ms);
+            self.world.instances[place].boots_at_ms = 0;
+            self.go_on(200)?;
+            self.world.ask_to_replay(place);
+            self.go_on(200)?;
+        }
+        self.world.judge()
+    }
+
+    /// Some quiet turns, and then on until nothing is left to do.
+    fn go_on(&mut self, rounds: u32) -> Result<(), Violation> {
+        for _ in 0..rounds {
+            crate::drive::round(&mut self.world)?;
+        }
+        settle(&mut self.world)
     }
 
     /// Under `--until-end` each run ends by itself; the last one must have seen everything.
@@ -307,9 +351,11 @@ impl Schedule {
         use Disaster::*;
         let common = [Kill, CrashAtCall, CrashAtCall, CrashAtCall, Stop, CommitFault, Rebalance, TableOutage];
         let zombies = [Pause, Pause, Pause, Cut, Cut, Cut, LoseDisk, Kill, TableOutage];
+        let replays = [Kill, CrashAtCall, CrashAtCall, Stop, CommitFault, Rebalance, TableOutage, Pause, Cut, LoseDisk];
         let several = [Kill, CrashAtCall, CrashAtCall, LoseDisk, LoseDisk, Pause, Pause, Cut, Stop, Rebalance];
         let disaster = match self.kind {
             Kind::Zombies => self.chance.pick(&zombies),
+            Kind::Replays if self.chance.one_in(2) => self.chance.pick(&replays),
             Kind::Several if self.chance.one_in(2) => self.chance.pick(&several),
             Kind::Several if self.chance.one_in(8) => Fence,
             Kind::Expiry if self.chance.one_in(3) => Expire,

@@ -55,11 +55,20 @@ pub struct Maker {
     keys: u32,
     first_key: u32,
     bursts: BTreeMap<u32, (i64, i64)>,
+    /// Whether rows that do not fit are among them.
+    has_unfit: bool,
 }
 
 impl Maker {
     pub fn new(window_ms: i64, first_key: u32, keys: u32) -> Maker {
-        Maker { time_ms: WALL_START_MS - 1000, window_ms, keys, first_key, bursts: BTreeMap::new() }
+        Maker { time_ms: WALL_START_MS - 1000, window_ms, keys, first_key, bursts: BTreeMap::new(), has_unfit: true }
+    }
+
+    /// From now on all rows fit, and no key is one of before: what a mended table makes of old rows that did not fit
+    /// says nothing about new ones.
+    pub fn mend(&mut self) {
+        self.has_unfit = false;
+        self.first_key += 100_000;
     }
 
     /// The next record, produced at that time of the wall clock.
@@ -84,7 +93,7 @@ impl Maker {
             0 => Content::Broken,
             1 => Content::Keyless,
             2 => Content::Filtered,
-            3 => Content::Unfit,
+            3 if self.has_unfit => Content::Unfit,
             4 => Content::Tombstone,
             5 => Content::Marker,
             _ => Content::Good,

@@ -1,6 +1,8 @@
 //! What stands in for a table's columns: the identity of each row, and nothing else.
 
 use bytes::Bytes;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use weir::codec::rows::{BadRow, Kind, Rows, Slot};
 use weir::runtime::letters::LetterBlocks;
 use weir::sink::{Block, BlockBuilder, BuilderMark, ColumnHeader};
@@ -54,24 +56,31 @@ fn block(rows: &[RowId]) -> Block {
     }
 }
 
-/// Collects rows; one whose field `v` is no number does not fit.
+/// Collects rows; one whose field `v` is no number does not fit, until the table is mended.
 pub struct RowBuilder {
     rows: Vec<RowId>,
+    is_mended: Arc<AtomicBool>,
     value: Slot,
     generation: Slot,
     partition: Slot,
 }
 
 impl RowBuilder {
-    pub fn new(resolve: &mut dyn FnMut(&str) -> Slot) -> RowBuilder {
-        RowBuilder { rows: vec![], value: resolve("v"), generation: resolve("g"), partition: resolve("_partition") }
+    pub fn new(resolve: &mut dyn FnMut(&str) -> Slot, is_mended: Arc<AtomicBool>) -> RowBuilder {
+        RowBuilder {
+            rows: vec![],
+            is_mended,
+            value: resolve("v"),
+            generation: resolve("g"),
+            partition: resolve("_partition"),
+        }
     }
 }
 
 impl BlockBuilder for RowBuilder {
     fn append(&mut self, rows: &Rows, alive: &[u32], bad: &mut Vec<BadRow>) {
         for &row in alive {
-            if rows.field(row, self.value).kind != Kind::Number {
+            if rows.field(row, self.value).kind != Kind::Number && !self.is_mended.load(Relaxed) {
                 bad.push(BadRow { row, reason: "type", message: "`v` is no number".into() });
                 continue;
             }

@@ -7,6 +7,7 @@
 use crate::bug::Bug;
 use crate::chance::Chance;
 use crate::disk::Disk;
+use crate::letters::Place;
 use crate::member::{Member, MemberParts, describe};
 use crate::process::{Factory, Process, ProcessParts};
 use crate::records::{Content, Maker, SimRecord, expected};
@@ -29,6 +30,7 @@ use weir::runtime::task::{AttemptOutcome, Stage, TaskSettings};
 use weir::source::Group;
 use weir::source::memory::MemoryKafka;
 use weir::state::ledger::{self, Mark, MarkRead};
+use weir::state::letters::Letters;
 
 pub const SESSION_MS: u64 = 6_000;
 pub const GROUP: &str = "g";
@@ -51,6 +53,8 @@ pub struct Setup {
     /// Small: a re-read is stored in many pieces.
     pub state_bytes_max: usize,
     pub until_end: bool,
+    /// Dead letters stay in the directories, where they can be replayed.
+    pub keeps_letters: bool,
     pub bug: Option<Bug>,
 }
 
@@ -69,6 +73,7 @@ impl Setup {
             jobs_max: 8,
             state_bytes_max: 1 << 20,
             until_end: false,
+            keeps_letters: false,
             bug: None,
         }
     }
@@ -95,7 +100,7 @@ pub struct World {
     heard_ms: BTreeMap<String, u64>,
     lives: u64,
     plan: PipelinePlan,
-    makers: BTreeMap<(u16, i32), Maker>,
+    pub makers: BTreeMap<(u16, i32), Maker>,
     pub logs: BTreeMap<(u16, i32), Vec<SimRecord>>,
     pub generation: u8,
     /// Codes of failures that this schedule may bring.
@@ -105,6 +110,11 @@ pub struct World {
     pub wall_error_max_ms: i64,
     pub until_end_now: bool,
     pub finished: u64,
+    /// The table takes what did not fit before.
+    pub is_mended: Arc<AtomicBool>,
+    pub disks_lost: u64,
+    /// Records of which Kafka has heard that they are replayed.
+    pub announced: BTreeSet<Place>,
 }
 
 /// What a schedule ended with instead of the expected table.
@@ -151,6 +161,9 @@ impl World {
             wall_error_max_ms: 0,
             until_end_now: setup.until_end,
             finished: 0,
+            is_mended: Arc::default(),
+            disks_lost: 0,
+            announced: BTreeSet::new(),
             setup,
         };
         world.seams.advance(100_000);
@@ -235,8 +248,9 @@ impl World {
         });
         let (is_cut, is_fenced) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let stats = PipelineStats::new("sim", "db.rows", &topics, &compile::step_kinds(&self.plan));
-        let make_builder = Arc::new(|resolve: &mut dyn FnMut(&str) -> weir::codec::rows::Slot| {
-            Box::new(RowBuilder::new(resolve)) as Box<dyn weir::sink::BlockBuilder>
+        let is_mended = self.is_mended.clone();
+        let make_builder = Arc::new(move |resolve: &mut dyn FnMut(&str) -> weir::codec::rows::Slot| {
+            Box::new(RowBuilder::new(resolve, is_mended.clone())) as Box<dyn weir::sink::BlockBuilder>
         });
         let blueprint = Blueprint::new(self.plan.clone(), identity.seed, 1 << 12, make_builder);
         let wall_error_ms = match self.wall_error_max_ms {
@@ -274,7 +288,9 @@ impl World {
             bytes
         };
         const RETAIN_LEFT_MS: i64 = 86_400_000;
-        let factory = Arc::new(Factory { blueprint, stats: stats.clone() });
+        let letters = Arc::new(Letters::open(disk.clone(), 1 << 20).unwrap());
+        let keeps_letters = self.setup.keeps_letters;
+        let factory = Arc::new(Factory { blueprint, stats: stats.clone(), letters, keeps_letters });
         let opening = Opening::new(
             settings,
             disk.clone(),
@@ -345,6 +361,7 @@ impl World {
     /// Its directory is gone as well.
     pub fn lose_disk(&mut self, place: usize) {
         self.lose_process(place, "was killed and lost its disk");
+        self.disks_lost += 1;
         self.instances[place].disk = Arc::new(Disk::new(self.seams.clone(), self.setup.bug));
     }
 
@@ -513,6 +530,7 @@ impl World {
                 self.kafka.expire(GROUP, &id);
             }
         }
+        self.watch_replays();
         self.apply_hanging()
     }
 
@@ -543,7 +561,7 @@ impl World {
     /// Everything is read, delivered and acknowledged.
     pub fn is_settled(&self) -> bool {
         let partition = |partition: i32| {
-            self.mark(partition).is_some_and(|mark| {
+            self.mark(partition).filter(|mark| self.is_of_these_topics(mark)).is_some_and(|mark| {
                 let ends = (0..self.setup.inputs).map(|input| self.logs[&(input, partition)].len() as i64);
                 mark.pending.is_none() && mark.acknowledged.positions().into_iter().eq(ends)
             })
@@ -554,7 +572,18 @@ impl World {
             .iter()
             .filter_map(|instance| instance.process.as_ref())
             .any(|process| process.stages().iter().any(|(_, stage)| *stage == Stage::DeliverFirst));
-        self.table.under_way.is_empty() && !delivers_first && (0..self.setup.partitions).all(partition)
+        self.table.under_way.is_empty()
+            && !delivers_first
+            && self.replays_are_settled()
+            && (0..self.setup.partitions).all(partition)
+    }
+
+    /// A topic that was made again can end where the old one was read to.
+    fn is_of_these_topics(&self, mark: &Mark) -> bool {
+        let topics: Vec<String> = (0..self.setup.inputs).map(topic).collect();
+        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        let now = self.kafka.member(GROUP, None, &names).topics().expect("the cluster in memory answers");
+        mark.topics.iter().all(|(name, id)| now.iter().any(|now| now.name == *name && now.id == *id))
     }
 
     /// The rows that a single uninterrupted pass would give.
@@ -570,7 +599,12 @@ impl World {
         if self.setup.shared_keys {
             return self.judge_shared();
         }
-        let expected: BTreeSet<RowId> = self.expected().into_iter().collect();
+        let mut expected: BTreeSet<RowId> = self.expected().into_iter().collect();
+        if self.setup.keeps_letters {
+            self.judge_letters()?;
+            expected.retain(|row| !row.is_letter);
+            expected.extend(self.replayed_rows());
+        }
         for row in &expected {
             match self.table.rows.get(row).map_or(0, Vec::len) {
                 1 => {}

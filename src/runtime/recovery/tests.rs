@@ -24,6 +24,7 @@ fn moment(epoch: u64, link: u8, position: i64) -> Moment {
         idle: 0,
         note_ms: 0,
         closed: None,
+        replayed: None,
     }
 }
 
@@ -41,7 +42,7 @@ fn mark(acknowledged: Moment) -> Mark {
 
 fn record(after: Moment) -> EpochRecord {
     let output = OutputRecord { token: "t".into(), header: vec![], rows: 5, hash: [0; 16], body_bytes: 9 };
-    EpochRecord { after, cuts: Cuts::default(), flags: 0, idle_before: 0, outputs: vec![output] }
+    EpochRecord { after, cuts: Cuts::default(), flags: 0, idle_before: 0, outputs: vec![output], replay: vec![] }
 }
 
 /// A ledger whose accepted epoch is the first moment and which went on to the others.
@@ -279,4 +280,76 @@ fn a_mark_survives_its_metadata() {
     assert_eq!(Mark::from_metadata(&announced.to_metadata()), MarkRead::Mark(Box::new(announced)));
     assert_eq!(Mark::from_metadata(""), MarkRead::Foreign);
     assert_eq!(Mark::from_metadata("checkpoint of some other tool"), MarkRead::Foreign);
+}
+
+/// A replay of one record, stored as the epoch behind `moment`.
+fn replayed(before: &Moment) -> (Moment, crate::state::letters::Replaying, Pending) {
+    use crate::state::ledger::{RecordName, Replayed, flag, names_hash};
+    let names = vec![RecordName { input: 0, offset: 5 }];
+    let epoch = before.epoch.next();
+    let replayed = Replayed { epoch, records: names_hash(&mark(before.clone()).topics, &names) };
+    let after = Moment { epoch, link: Link([99; 16]), replayed: Some(replayed), ..before.clone() };
+    let entry = crate::state::letters::Replaying { incarnation: OURS, replayed, seqs: vec![0], stays: vec![] };
+    let pending = Pending { flags: flag::REPLAY, replay: names, ..record(after.clone()).pending() };
+    (after, entry, pending)
+}
+
+#[test]
+fn a_replay_in_our_outbox_or_in_the_mark_is_under_way() {
+    let before = moment(3, 3, 30);
+    let (after, entry, pending) = replayed(&before);
+    let ours = ledger(before.clone(), vec![after]);
+    let announced = Mark { pending: Some(pending), ..mark(before.clone()) };
+    for mark in [mark(before.clone()), announced.clone()] {
+        assert_eq!(replay_ending(&entry, &case(Some(&ours), &committed(&mark)), Some(&ours)), None);
+    }
+    // The ledger is gone or another's, and the mark names it: it is made again from its letters.
+    let start = case(None, &committed(&announced));
+    assert!(start.forced.is_some());
+    assert_eq!(replay_ending(&entry, &start, None), None);
+}
+
+#[test]
+fn a_replay_counts_when_the_mark_is_behind_it_and_names_it() {
+    use crate::state::letters::Ending;
+    let before = moment(3, 3, 30);
+    let (after, entry, _) = replayed(&before);
+    let ours = ledger(before.clone(), vec![after.clone()]);
+    let ending = |acknowledged: Moment| {
+        let start = case(Some(&ours), &committed(&mark(acknowledged)));
+        replay_ending(&entry, &start, Some(&ours))
+    };
+    assert_eq!(ending(after.clone()), Some(Ending::Gone));
+    // Another owner went on from it, and from where we were.
+    assert_eq!(ending(Moment { replayed: after.replayed, ..moment(9, 9, 90) }), Some(Ending::Gone));
+    assert_eq!(ending(moment(4, 44, 40)), Some(Ending::Kept));
+    assert_eq!(ending(moment(9, 9, 90)), Some(Ending::Kept));
+    let later = crate::state::ledger::Replayed { epoch: Epoch(8), records: 1 };
+    assert_eq!(ending(Moment { replayed: Some(later), ..moment(9, 9, 90) }), Some(Ending::Unclear));
+    let same_number = crate::state::ledger::Replayed { epoch: Epoch(4), records: 1 };
+    assert_eq!(ending(Moment { replayed: Some(same_number), ..moment(9, 9, 90) }), Some(Ending::Unclear));
+}
+
+#[test]
+fn a_replay_that_was_never_announced_is_kept_where_its_epoch_is_dropped() {
+    use crate::state::letters::Ending;
+    let before = moment(3, 3, 30);
+    let (after, entry, _) = replayed(&before);
+    let ours = ledger(before.clone(), vec![after]);
+    let other = Mark { pending: Some(record(moment(4, 44, 40)).pending()), ..mark(before) };
+    let start = case(Some(&ours), &committed(&other));
+    assert_ne!(start.case, Case::Continue);
+    assert_eq!(replay_ending(&entry, &start, Some(&ours)), Some(Ending::Kept));
+}
+
+#[test]
+fn a_replay_of_another_incarnation_is_unclear() {
+    use crate::state::letters::Ending;
+    let before = moment(3, 3, 30);
+    let (after, entry, _) = replayed(&before);
+    let ours = ledger(before, vec![after]);
+    let reset = CommittedOffsets { offsets: vec![Some(7)], metadata: String::new() };
+    assert_eq!(replay_ending(&entry, &case(Some(&ours), &reset), Some(&ours)), Some(Ending::Unclear));
+    let theirs = Mark { incarnation: Incarnation([8; 16]), ..mark(moment(9, 9, 90)) };
+    assert_eq!(replay_ending(&entry, &case(Some(&ours), &committed(&theirs)), Some(&ours)), Some(Ending::Unclear));
 }

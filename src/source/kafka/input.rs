@@ -295,7 +295,7 @@ unsafe extern "C" fn take(message: *mut sys::rd_kafka_message_t, opaque: *mut c_
 }
 
 #[inline]
-fn push(batch: &mut RecordBatch, message: &sys::rd_kafka_message_t, with_headers: bool) {
+pub(super) fn push(batch: &mut RecordBatch, message: &sys::rd_kafka_message_t, with_headers: bool) {
     // SAFETY: the message is live and not an error.
     let timestamp_ms = unsafe { sys::rd_kafka_message_timestamp(message, ptr::null_mut()) };
     // SAFETY: key and payload have the lengths the message says, and live as long as it.

@@ -2,7 +2,7 @@
 //!
 //! Owns nothing. Promises: every call has a deadline and says which question failed.
 
-use super::client::{Client, PartitionList, millis, text_of};
+use super::client::{Client, Event, PartitionList, Queue, millis, text_of};
 use super::events::{code_name, error_text};
 use super::settings::Settings;
 use crate::config::plan::KafkaPlan;
@@ -110,43 +110,71 @@ pub(super) fn topics(
     by_broker: Option<i32>,
     wait: Duration,
 ) -> Result<Vec<TopicInfo>> {
-    let queue = client.answer_queue();
-    let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
-    let mut text = [0 as c_char; 256];
-    // SAFETY: everything made here lives until the request is sent (it copies what it needs) and is destroyed
-    // right after it; the queue outlives the answer.
-    unsafe {
-        let collection = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
-        let options =
-            sys::rd_kafka_AdminOptions_new(client.ptr(), sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
-        sys::rd_kafka_AdminOptions_set_request_timeout(options, millis(wait), text.as_mut_ptr(), text.len());
-        if let Some(broker) = by_broker {
-            sys::rd_kafka_AdminOptions_set_broker(options, broker, text.as_mut_ptr(), text.len());
+    let question = TopicsQuestion::ask(client, names, by_broker, wait);
+    let no_answer = || Err(Error::retry("timed_out", "the broker does not say what topics it has"));
+    question.answer(wait + Duration::from_secs(1)).unwrap_or_else(no_answer)
+}
+
+/// That request on its way: who asked goes on meanwhile.
+pub(super) struct TopicsQuestion {
+    queue: Queue,
+    names: Vec<CString>,
+}
+
+impl TopicsQuestion {
+    /// Sends it; the client answers within `wait`, with an error if the broker does not.
+    pub(super) fn ask(
+        client: &Arc<Client>,
+        names: &[CString],
+        by_broker: Option<i32>,
+        wait: Duration,
+    ) -> TopicsQuestion {
+        let queue = client.answer_queue();
+        let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+        let mut text = [0 as c_char; 256];
+        // SAFETY: everything made here lives until the request is sent (it copies what it needs) and is destroyed
+        // right after it; the queue outlives the answer.
+        unsafe {
+            let collection = sys::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
+            let describe = sys::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
+            let options = sys::rd_kafka_AdminOptions_new(client.ptr(), describe);
+            sys::rd_kafka_AdminOptions_set_request_timeout(options, millis(wait), text.as_mut_ptr(), text.len());
+            if let Some(broker) = by_broker {
+                sys::rd_kafka_AdminOptions_set_broker(options, broker, text.as_mut_ptr(), text.len());
+            }
+            sys::rd_kafka_DescribeTopics(client.ptr(), collection, options, queue.ptr());
+            sys::rd_kafka_AdminOptions_destroy(options);
+            sys::rd_kafka_TopicCollection_destroy(collection);
         }
-        sys::rd_kafka_DescribeTopics(client.ptr(), collection, options, queue.ptr());
-        sys::rd_kafka_AdminOptions_destroy(options);
-        sys::rd_kafka_TopicCollection_destroy(collection);
+        TopicsQuestion { queue, names: names.to_vec() }
     }
-    let no_answer = || Error::retry("timed_out", "the broker does not say what topics it has");
-    let event = queue.poll(wait + Duration::from_secs(1)).ok_or_else(no_answer)?;
-    if event.error() != 0 {
-        let (code, text) = (code_name(event.error()), event.error_text());
-        return Err(Error::retry(code, format!("asking for the topics failed: {text}")));
+
+    /// The answer if it comes within `wait`.
+    pub(super) fn answer(&self, wait: Duration) -> Option<Result<Vec<TopicInfo>>> {
+        self.queue.poll(wait).map(|event| self.read(&event))
     }
-    // SAFETY: the event is live and of the type asked; what it gives belongs to it.
-    let described = unsafe {
-        let result = sys::rd_kafka_event_DescribeTopics_result(event.ptr());
-        assert!(!result.is_null(), "the queue is for this answer alone");
-        let mut count = 0;
-        let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &mut count);
-        if count == 0 { &[][..] } else { std::slice::from_raw_parts(topics, count) }
-    };
-    let infos = described.iter().map(|topic| topic_info(*topic)).collect::<Result<Vec<_>>>()?;
-    let in_order = |name: &CString| {
-        let name = name.to_string_lossy();
-        infos.iter().find(|info| info.name == name).cloned().ok_or_else(no_answer)
-    };
-    names.iter().map(in_order).collect()
+
+    fn read(&self, event: &Event) -> Result<Vec<TopicInfo>> {
+        if event.error() != 0 {
+            let (code, text) = (code_name(event.error()), event.error_text());
+            return Err(Error::retry(code, format!("asking for the topics failed: {text}")));
+        }
+        // SAFETY: the event is live and of the type asked; what it gives belongs to it.
+        let described = unsafe {
+            let result = sys::rd_kafka_event_DescribeTopics_result(event.ptr());
+            assert!(!result.is_null(), "the queue is for this answer alone");
+            let mut count = 0;
+            let topics = sys::rd_kafka_DescribeTopics_result_topics(result, &mut count);
+            if count == 0 { &[][..] } else { std::slice::from_raw_parts(topics, count) }
+        };
+        let infos = described.iter().map(|topic| topic_info(*topic)).collect::<Result<Vec<_>>>()?;
+        let in_order = |name: &CString| {
+            let name = name.to_string_lossy();
+            let left_out = || Error::retry("timed_out", format!("the broker says nothing of the topic `{name}`"));
+            infos.iter().find(|info| info.name == name).cloned().ok_or_else(left_out)
+        };
+        self.names.iter().map(in_order).collect()
+    }
 }
 
 fn topic_info(topic: *const sys::rd_kafka_TopicDescription_t) -> Result<TopicInfo> {

@@ -13,6 +13,7 @@ mod client;
 mod events;
 mod input;
 mod lookup;
+mod refetch;
 mod retention;
 mod sample;
 mod settings;
@@ -22,6 +23,7 @@ pub use retention::{Retention, retention};
 pub use sample::{Sample, SampledRecord, sample};
 pub use settings::session_timeout_ms;
 
+use crate::codec::record::RecordBatch;
 use crate::config::plan::KafkaPlan;
 use crate::error::{Error, Result};
 use crate::source::{CommittedOffsets, Group, GroupEvent, Input, OffsetsToCommit, TopicInfo, Wake};
@@ -71,6 +73,8 @@ pub struct KafkaGroup {
     assigned: BTreeSet<i32>,
     /// What the group asked and we have not answered.
     asked: Asked,
+    /// What we asked and nobody has answered.
+    question: Option<lookup::TopicsQuestion>,
     kafka: KafkaPlan,
     with_headers: bool,
     describe_by_broker: Option<i32>,
@@ -116,6 +120,7 @@ impl KafkaGroup {
             owned: BTreeSet::new(),
             assigned: BTreeSet::new(),
             asked: Asked::Nothing,
+            question: None,
             kafka: options.kafka.clone(),
             with_headers: options.with_headers,
             describe_by_broker: options.describe_by_broker,
@@ -372,6 +377,17 @@ impl Group for KafkaGroup {
         lookup::topics(self.client(), &self.topics, self.describe_by_broker, REQUEST_WAIT)
     }
 
+    fn ask_topics(&mut self) {
+        let question = lookup::TopicsQuestion::ask(self.client(), &self.topics, self.describe_by_broker, REQUEST_WAIT);
+        self.question = Some(question);
+    }
+
+    fn topics_told(&mut self) -> Option<Result<Vec<TopicInfo>>> {
+        let answer = self.question.as_ref()?.answer(Duration::ZERO)?;
+        self.question = None;
+        Some(answer)
+    }
+
     fn log_range(&mut self, topic: usize, partition: i32) -> Result<(i64, i64)> {
         lookup::log_range(self.client(), &self.topics[topic], partition, REQUEST_WAIT)
     }
@@ -390,6 +406,10 @@ impl Group for KafkaGroup {
             return Ok(None);
         }
         lookup::timestamp_at(&self.kafka, &self.topics[topic], partition, offset, REQUEST_WAIT)
+    }
+
+    fn records_at(&mut self, topic: usize, partition: i32, offsets: &[i64], into: &mut RecordBatch) -> Result<()> {
+        refetch::records_at(&self.kafka, &self.topics[topic], partition, offsets, into, REQUEST_WAIT)
     }
 
     fn leave(&mut self) -> Result<()> {
@@ -413,6 +433,7 @@ impl Drop for KafkaGroup {
         self.taps.clear();
         self.handles.clear();
         self.answer_with_nothing();
+        self.question = None;
         self.queue = None;
         // The last handle goes here, on the coordinator's thread, unless a worker still holds an input.
         if let Some(client) = self.client.take() {

@@ -25,6 +25,8 @@ pub struct MemoryGroup {
     /// Partitions that were told to us and not unassigned.
     known: BTreeSet<i32>,
     answers: VecDeque<GroupEvent>,
+    /// The answer to a question about the topics.
+    told: Option<Result<Vec<TopicInfo>>>,
     loss_told: bool,
     fatal: bool,
     taps: BTreeMap<(usize, i32), Arc<Mutex<Stage>>>,
@@ -51,6 +53,7 @@ impl MemoryGroup {
             member: None,
             known: BTreeSet::new(),
             answers: VecDeque::new(),
+            told: None,
             loss_told: false,
             fatal: false,
             taps: BTreeMap::new(),
@@ -213,6 +216,14 @@ impl Group for MemoryGroup {
         Ok(self.topics.iter().map(info).collect())
     }
 
+    fn ask_topics(&mut self) {
+        self.told = Some(self.topics());
+    }
+
+    fn topics_told(&mut self) -> Option<Result<Vec<TopicInfo>>> {
+        self.told.take()
+    }
+
     fn log_range(&mut self, topic: usize, partition: i32) -> Result<(i64, i64)> {
         let mut broker = self.kafka.broker();
         let log = broker.log(&self.topics[topic], partition).ok_or_else(|| not_there(&self.topics[topic]))?;
@@ -231,6 +242,16 @@ impl Group for MemoryGroup {
         let log = broker.log(&self.topics[topic], partition).ok_or_else(|| not_there(&self.topics[topic]))?;
         let found = log.records.iter().find(|(at, _)| *at >= offset);
         Ok(found.map(|(_, record)| record.timestamp_ms).filter(|&at_ms| at_ms >= 0))
+    }
+
+    fn records_at(&mut self, topic: usize, partition: i32, offsets: &[i64], into: &mut RecordBatch) -> Result<()> {
+        let mut broker = self.kafka.broker();
+        let log = broker.log(&self.topics[topic], partition).ok_or_else(|| not_there(&self.topics[topic]))?;
+        for (offset, record) in log.records.iter().filter(|(offset, _)| offsets.contains(offset)) {
+            let headers = record.headers.iter().map(|(name, value)| (name.as_slice(), value.as_deref()));
+            into.push(*offset, record.timestamp_ms, record.key.as_deref(), record.value.as_deref(), headers);
+        }
+        Ok(())
     }
 
     fn leave(&mut self) -> Result<()> {

@@ -1,0 +1,88 @@
+//! `GET …/ledger`: where every record of each partition went, and whether the sums agree.
+
+use super::guard::MayLook;
+use super::problem::Problem;
+use super::{Watched, at_rest, desk, json_response, on_disk};
+use crate::metrics::StepKind;
+use crate::runtime::balance::{self, Balance, StepBalance};
+use crate::runtime::{compile, pipeline};
+use axum::Router;
+use axum::extract::Path;
+use axum::response::Response;
+use axum::routing::get;
+use serde_json::{Value, json};
+
+pub fn routes() -> Router<Watched> {
+    Router::new().route("/api/v1/pipelines/{name}/ledger", get(ledger))
+}
+
+async fn ledger(MayLook(watched): MayLook, Path(name): Path<String>) -> Result<Response, Problem> {
+    let desk = desk(&watched, &name)?;
+    let tasks = watched.pipelines.iter().find(|stats| stats.pipeline == name).map(|stats| stats.tasks());
+    on_disk(move || {
+        let store = desk.store().ok_or_else(|| at_rest(&desk))?;
+        let kinds = compile::step_kinds(&desk.plan);
+        let target = format!("/{}", pipeline::rows_target(&desk.plan));
+        let mut partitions = Vec::new();
+        for (partition, task) in tasks.unwrap_or_default() {
+            let is_row = |token: &str| token.ends_with(&target);
+            let balance = balance::of_partition(&*store, partition, &kinds, task.acknowledged, is_row);
+            partitions.extend(balance.map_err(|error| Problem::of(&error))?);
+        }
+        Ok(json_response(&ledger_json(&partitions)))
+    })
+    .await
+}
+
+fn ledger_json(partitions: &[Balance]) -> Value {
+    let objects: Vec<Value> = partitions.iter().map(partition_json).collect();
+    json!({ "partitions": objects, "balanced": partitions.iter().all(|partition| partition.differs.is_empty()) })
+}
+
+fn partition_json(balance: &Balance) -> Value {
+    let steps: Vec<Value> = balance.steps.iter().enumerate().map(|(place, step)| step_json(place, step)).collect();
+    let mut object = json!({
+        "partition": balance.partition,
+        "records": balance.records,
+        "tombstones": balance.tombstones,
+        "broken": balance.broken,
+        "steps": steps,
+        "written": balance.written,
+        "outbox": balance.outbox,
+        "balanced": balance.differs.is_empty(),
+    });
+    if !balance.differs.is_empty() {
+        object["differs"] = json!(balance.differs);
+    }
+    object
+}
+
+fn step_json(place: usize, step: &StepBalance) -> Value {
+    let mut object = json!({
+        "step": place.to_string(),
+        "in": step.rows_in,
+        "out": step.rows_out,
+        "dead_letters": step.dead_letters,
+        "waiting": 0,
+    });
+    let dropped = match step.kind {
+        StepKind::Filter => "filtered",
+        StepKind::Dedup => "duplicates",
+        StepKind::Select => "dropped",
+    };
+    object[dropped] = step.dropped.into();
+    object
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_names_what_it_drops_by_its_kind() {
+        let step = |kind| step_json(1, &StepBalance { kind, rows_in: 9, rows_out: 5, dropped: 3, dead_letters: 1 });
+        let dedup = json!({ "step": "1", "in": 9, "out": 5, "duplicates": 3, "dead_letters": 1, "waiting": 0 });
+        assert_eq!(step(StepKind::Dedup), dedup);
+        assert_eq!(step(StepKind::Filter)["filtered"], 3);
+    }
+}

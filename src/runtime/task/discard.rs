@@ -1,0 +1,96 @@
+//! The way out for a block that the table can never take, while the task runs.
+//!
+//! Owns the requests that wait. Promises: nothing is discarded while an attempt is under way, nor while the block may
+//! be in the table unless forced; what is taken out is gone with one synced write, before anything else is sent. Why
+//! the epoch then counts as acknowledged: `runtime/outbox.rs`.
+
+use super::{Io, Task, Writing};
+use crate::error::{Error, Result};
+use crate::runtime::commit::{Discarded, NotDiscarded};
+use crate::state::ledger::{encode, key};
+use crate::state::{Table, WriteBatch};
+use crossbeam_channel::Sender;
+
+/// A block that is to be discarded.
+#[derive(Debug)]
+pub struct DiscardRequest {
+    pub token: String,
+    /// Also when it may be in the table.
+    pub force: bool,
+    pub answer: Sender<DiscardAnswer>,
+    /// Until when an attempt under way is waited for (boot clock).
+    pub until_ms: u64,
+}
+
+/// How a request ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DiscardAnswer {
+    Done {
+        rows: u64,
+        bytes: u64,
+    },
+    Refused(NotDiscarded),
+    /// The task does not run here.
+    NotHere(String),
+}
+
+impl Task {
+    /// Takes the first block out that can be; true when there is a write to be made.
+    pub(super) fn discard_next(&mut self, io: &mut Io) -> Result<bool> {
+        if self.discards.is_empty() || self.write.is_some() {
+            return Ok(false);
+        }
+        let requests = std::mem::take(&mut self.discards);
+        let mut requests = requests.into_iter();
+        while let Some(request) = requests.next() {
+            match self.log.discard(&request.token, request.force) {
+                Ok(discarded) => {
+                    self.discards.extend(requests);
+                    self.write_without(io, request, discarded)?;
+                    return Ok(true);
+                }
+                Err(NotDiscarded::UnderWay) if io.boot_ms < request.until_ms => self.discards.push(request),
+                Err(refused) => _ = request.answer.send(DiscardAnswer::Refused(refused)),
+            }
+        }
+        Ok(false)
+    }
+
+    fn write_without(&mut self, io: &Io, request: DiscardRequest, discarded: Discarded) -> Result<()> {
+        let epoch = discarded.record.after.epoch;
+        let at = |output: u16| key::outbox(self.state, epoch, output);
+        let mut batch = WriteBatch::default();
+        for &(from, to) in &discarded.moves {
+            let body = io
+                .store
+                .get(Table::Outbox, &at(from))?
+                .ok_or_else(|| Error::stop("corrupt", format!("a block of epoch {epoch} is missing in the outbox")))?;
+            batch.put(Table::Outbox, at(to), body);
+        }
+        batch.delete(Table::Outbox, at(discarded.record.outputs.len() as u16));
+        batch.put(Table::Ledger, key::epoch(self.state, epoch), encode(&discarded.record));
+        self.write = Some((batch, Writing::Discard));
+        self.discarding = Some((request, discarded));
+        Ok(())
+    }
+
+    /// The write without the block is durable.
+    pub(super) fn discarded(&mut self, io: &Io) {
+        let Some((request, discarded)) = self.discarding.take() else { return };
+        let Discarded { rows, bytes, was_unclear, .. } = discarded;
+        tracing::warn!(
+            pipeline = self.settings.pipeline,
+            partition = self.id.partition,
+            token = request.token,
+            rows,
+            bytes,
+            was_unclear,
+            "block discarded: its rows are not in the table, or nobody knows"
+        );
+        self.stats.discarded();
+        self.log.discarded(io.boot_ms);
+        // What it stood in the way of goes on.
+        self.stuck = None;
+        let _ = request.answer.send(DiscardAnswer::Done { rows, bytes });
+    }
+}
