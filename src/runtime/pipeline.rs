@@ -66,10 +66,19 @@ pub fn run(
     stop: &Stop,
 ) -> Result<()> {
     let mut fenced_at_ms = None;
+    let mut was_set_aside = false;
     loop {
         let result = run_once(place, &plan, state, process, &stats, desk, stop);
         forget(place, process);
         match result {
+            // Damage that only a read has met: as if the directory had not opened. Once: if what was made in its
+            // place is damaged, too, the disk is, and going on would fill it with directories set aside.
+            Err(error) if error.code == "corrupt" && !plan.strict && !was_set_aside => {
+                was_set_aside = true;
+                start_without(&path_of(&plan, state), &plan, process, &stats, &error)
+                    .map_err(|error| failed(&plan, &stats, error))?;
+                stats.set_state(PipelineState::Starting);
+            }
             Err(error) if error.kind != Kind::Stop && !stop.load(Relaxed) => {
                 let now_ms = process.clock.boot_ms();
                 let fenced = error.kind == Kind::Fenced;
@@ -82,15 +91,18 @@ pub fn run(
                 stats.set_state(PipelineState::Starting);
                 std::thread::sleep(CONNECT_AGAIN);
             }
-            Err(error) => {
-                tracing::error!(pipeline = plan.name, code = error.code, "{error}");
-                stats.failed_with(error.message.clone());
-                stats.set_state(PipelineState::Failed);
-                return Err(error);
-            }
+            Err(error) => return Err(failed(&plan, &stats, error)),
             Ok(()) => return Ok(()),
         }
     }
+}
+
+/// The pipeline's end, said to everybody.
+fn failed(plan: &PipelinePlan, stats: &PipelineStats, error: Error) -> Error {
+    tracing::error!(pipeline = plan.name, code = error.code, "{error}");
+    stats.failed_with(error.message.clone());
+    stats.set_state(PipelineState::Failed);
+    error
 }
 
 /// Fenced again and again: somebody else is us.
@@ -100,10 +112,7 @@ fn twin(plan: &PipelinePlan, stats: &PipelineStats, error: &Error) -> Error {
          of its own. {error}",
         plan.kafka.group
     );
-    tracing::error!(pipeline = plan.name, code = error.code, "{message}");
-    stats.failed_with(message.clone());
-    stats.set_state(PipelineState::Failed);
-    Error::stop("fenced", message)
+    failed(plan, stats, Error::stop("fenced", message))
 }
 
 /// Waits until no worker holds anything of the pipeline any more: its directory can be opened again.
@@ -316,12 +325,10 @@ impl TaskFactory for Factory {
 
 /// Opens `<path>/<pipeline>`; one that is corrupt is set aside as a whole.
 fn open_store(plan: &PipelinePlan, state: &StatePlan, process: &Process, stats: &PipelineStats) -> Result<RocksStore> {
-    let path = state.rocksdb_path.join(&plan.name);
+    let path = path_of(plan, state);
     match RocksStore::open(&path, &process.rocks) {
         Err(error) if error.code == "corrupt" && !plan.strict => {
-            let aside = set_aside(&path, process.clock.wall_ms())?;
-            stats.recovered("corrupt");
-            tracing::error!(pipeline = plan.name, aside = %aside.display(), "{error}; set aside, starting without it");
+            start_without(&path, plan, process, stats, &error)?;
             RocksStore::open(&path, &process.rocks)
         }
         Err(error) if error.code == "locked" => {
@@ -330,6 +337,24 @@ fn open_store(plan: &PipelinePlan, state: &StatePlan, process: &Process, stats: 
         }
         opened => opened,
     }
+}
+
+fn path_of(plan: &PipelinePlan, state: &StatePlan) -> PathBuf {
+    state.rocksdb_path.join(&plan.name)
+}
+
+/// Makes room for a directory in the place of a corrupt one, and says so.
+fn start_without(
+    path: &Path,
+    plan: &PipelinePlan,
+    process: &Process,
+    stats: &PipelineStats,
+    error: &Error,
+) -> Result<()> {
+    let aside = set_aside(path, process.clock.wall_ms())?;
+    stats.recovered("corrupt");
+    tracing::error!(pipeline = plan.name, aside = %aside.display(), "{error}; set aside, starting without it");
+    Ok(())
 }
 
 fn set_aside(path: &Path, wall_ms: i64) -> Result<PathBuf> {

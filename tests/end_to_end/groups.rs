@@ -37,7 +37,7 @@ fn reset_offsets_are_followed_with_the_state_of_the_time_before() {
 fn reset_offsets_halt_the_pipeline_where_that_was_asked_for() {
     let kafka = Kafka::shared();
     let (mut stage, _) = ran_once("reset_halt");
-    stage.pipeline.push("on_offset_reset: halt".to_owned());
+    stage.lines.push("on_offset_reset: halt".to_owned());
     kafka.reset_offsets(&stage.group(), &stage.name, "--to-earliest");
     let mut weir = stage.weir("a");
     assert_eq!(weir.wait(PATIENCE).code(), Some(1), "{}", weir.log());

@@ -68,7 +68,7 @@ fn a_topic_that_grows_stops_a_dedup_with_that_sentence() {
 fn a_topic_that_grows_is_read_on_from_the_new_partitions_start_where_that_was_asked_for() {
     let (kafka, clickhouse) = (Kafka::shared(), ClickHouse::shared());
     let mut stage = Stage::new("grown", kafka, clickhouse, 1);
-    stage.pipeline.push("on_partition_growth: continue".to_owned());
+    stage.lines.push("on_partition_growth: continue".to_owned());
     let flow = Flow::start(kafka, &stage.name, 500, 12);
     let mut weir = stage.weir("a");
     weir.wait_for_metric("weir_blocks_acknowledged_total", "", 2.0);

@@ -45,7 +45,7 @@ fn broken_records_become_dead_letters_and_do_not_hold_the_rest() {
 fn dead_letters_in_a_table_are_written_once_across_kills() {
     let (kafka, clickhouse) = (Kafka::shared(), ClickHouse::shared());
     let mut stage = Stage::new("letters_table", kafka, clickhouse, 2);
-    stage.pipeline.push("dead_letters: { clickhouse: { table: letters } }".to_owned());
+    stage.lines.push("dead_letters: { clickhouse: { table: letters } }".to_owned());
     clickhouse.query(&format!(
         "CREATE TABLE {}.letters (time DateTime64(3), pipeline String, step String, reason String, message String, \
          topic String, partition Int32, offset Int64, timestamp DateTime64(3), key Nullable(String), \

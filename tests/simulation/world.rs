@@ -25,10 +25,11 @@ use weir::runtime::compile::{self, Blueprint};
 use weir::runtime::coordinator::{Coordinator, GroupTimes, Progress};
 use weir::runtime::opening::{Opening, OpeningSettings};
 use weir::runtime::recovery::Policy;
-use weir::runtime::task::{AttemptOutcome, Stage, TaskSettings};
+use weir::runtime::task::{AttemptOutcome, TaskSettings};
 use weir::source::Group;
 use weir::source::memory::MemoryKafka;
 use weir::state::ledger::{self, Mark, MarkRead};
+use weir::types::Incarnation;
 
 pub const SESSION_MS: u64 = 6_000;
 pub const GROUP: &str = "g";
@@ -98,6 +99,8 @@ pub struct World {
     makers: BTreeMap<(u16, i32), Maker>,
     pub logs: BTreeMap<(u16, i32), Vec<SimRecord>>,
     pub generation: u8,
+    /// Incarnations of topics that are no more: a topic made again can end where the old one was read to.
+    outdated: BTreeSet<Incarnation>,
     /// Codes of failures that this schedule may bring.
     pub may_fail: BTreeSet<&'static str>,
     /// How tasks began, and what else the statistics tell.
@@ -146,6 +149,7 @@ impl World {
             makers: BTreeMap::new(),
             logs: BTreeMap::new(),
             generation: 0,
+            outdated: BTreeSet::new(),
             may_fail: BTreeSet::new(),
             cases: BTreeMap::new(),
             wall_error_max_ms: 0,
@@ -545,16 +549,12 @@ impl World {
         let partition = |partition: i32| {
             self.mark(partition).is_some_and(|mark| {
                 let ends = (0..self.setup.inputs).map(|input| self.logs[&(input, partition)].len() as i64);
-                mark.pending.is_none() && mark.acknowledged.positions().into_iter().eq(ends)
+                mark.pending.is_none()
+                    && !self.outdated.contains(&mark.incarnation)
+                    && mark.acknowledged.positions().into_iter().eq(ends)
             })
         };
-        // A recreated topic can end where the old one was read to, while what is stored of that is still delivered.
-        let delivers_first = self
-            .instances
-            .iter()
-            .filter_map(|instance| instance.process.as_ref())
-            .any(|process| process.stages().iter().any(|(_, stage)| *stage == Stage::DeliverFirst));
-        self.table.under_way.is_empty() && !delivers_first && (0..self.setup.partitions).all(partition)
+        self.table.under_way.is_empty() && (0..self.setup.partitions).all(partition)
     }
 
     /// The rows that a single uninterrupted pass would give.
@@ -658,6 +658,9 @@ impl World {
     /// Deletes the topics and makes them again, empty.
     pub fn recreate_topics(&mut self) {
         self.generation += 1;
+        let marks = (0..self.setup.partitions).filter_map(|partition| self.mark(partition));
+        let outdated: Vec<Incarnation> = marks.map(|mark| mark.incarnation).collect();
+        self.outdated.extend(outdated);
         for input in 0..self.setup.inputs {
             self.kafka.delete_topic(&topic(input));
             self.kafka.create_topic(&topic(input), self.setup.partitions);
