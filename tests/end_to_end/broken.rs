@@ -88,7 +88,12 @@ fn broken_payloads_are_dead_letters_that_say_what_is_wrong_and_where() {
             case("[1,2]", "decode", "not_an_object", "JSON, but not an object"),
             case(deep, "decode", "too_deep", "nested deeper than 128"),
             case(large, "decode", "too_large", large_says),
-            case(b"{\"id\":\"\xff\xfe\",\"seq\":1}", "decode", "invalid_utf8", "byte 7: a byte sequence that is not UTF-8"),
+            case(
+                b"{\"id\":\"\xff\xfe\",\"seq\":1}",
+                "decode",
+                "invalid_utf8",
+                "byte 7: a byte sequence that is not UTF-8",
+            ),
             case(r#"{"id":"\ud800","seq":1}"#, "decode", "lone_surrogate", "a lone surrogate"),
             case(r#"{"id":"a","id":"b","seq":1}"#, "decode", "duplicate_field", "the field `id` is given twice"),
             case(r#"{"id":"a","seq":NaN}"#, "decode", "not_json", "NaN"),

@@ -67,7 +67,8 @@ fn another_server_is_taken_when_one_is_away() {
     let mut weir = stage.weir("a");
     for away in [0, 1, 0] {
         proxies[away].outage(true);
-        let (acknowledged, elsewhere) = (weir.metric("weir_blocks_acknowledged_total", ""), proxies[1 - away].inserts());
+        let (acknowledged, elsewhere) =
+            (weir.metric("weir_blocks_acknowledged_total", ""), proxies[1 - away].inserts());
         weir.wait_for_metric("weir_blocks_acknowledged_total", "", acknowledged.unwrap_or(0.0) + 3.0);
         assert!(proxies[1 - away].inserts() > elsewhere, "the other one takes them");
         proxies[away].outage(false);

@@ -3,6 +3,7 @@
 use crate::support::clickhouse::{ClickHouse, USER};
 use crate::support::free_port;
 use crate::support::kafka::Kafka;
+use crate::support::process::{Ended, Process};
 use crate::weir::Weir;
 use std::path::PathBuf;
 use std::process::Command;
@@ -39,15 +40,9 @@ pub struct Stage {
     /// Under `kafka`, such as `security: { … }`.
     pub security: String,
     pub memory_limit: String,
+    pub session_timeout_ms: u64,
     /// A file may not be longer, where that is set.
     pub file_bytes_max: Option<u64>,
-}
-
-/// How a command ended.
-pub struct Ended {
-    pub code: Option<i32>,
-    pub out: String,
-    pub err: String,
 }
 
 impl Stage {
@@ -80,6 +75,7 @@ impl Stage {
             sink: String::new(),
             security: String::new(),
             memory_limit: "512MiB".to_owned(),
+            session_timeout_ms: SESSION_TIMEOUT_MS,
             file_bytes_max: None,
         }
     }
@@ -125,15 +121,14 @@ impl Stage {
     pub fn run(&self, instance: &str, arguments: &[&str]) -> Ended {
         let config = self.write_config(instance, free_port());
         let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
-        let output = command.args(arguments).arg("--config").arg(config).output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ended { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+        command.args(arguments).arg("--config").arg(config);
+        Process::run(&format!("weir {}", arguments.join(" ")), command, self.folder.path())
     }
 
     /// The dead letters of the local store while this instance is stopped, as `export` tells them.
     pub fn letters(&self, instance: &str) -> Vec<serde_json::Value> {
         let ended = self.run(instance, &["dead-letters", "export"]);
-        assert_eq!(ended.code, Some(0), "{}", ended.err);
+        assert_eq!(ended.code, 0, "{}", ended.err);
         ended.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
@@ -144,13 +139,13 @@ impl Stage {
     }
 
     fn config(&self, instance: &str, port: u16) -> String {
-        let Stage { name, brokers, url, librdkafka, connection, security, memory_limit, .. } = self;
+        let Stage { name, brokers, url, librdkafka, connection, security, memory_limit, session_timeout_ms, .. } = self;
         let (state, pipeline) = (self.state(instance), self.pipeline());
         format!(
             "version: 1
 kafka:
   brokers: [\"{brokers}\"]
-  librdkafka: {{ session.timeout.ms: {SESSION_TIMEOUT_MS}, heartbeat.interval.ms: 500,
+  librdkafka: {{ session.timeout.ms: {session_timeout_ms}, heartbeat.interval.ms: 500,
     topic.metadata.refresh.interval.ms: 1000{librdkafka} }}
   {security}
 clickhouse: {{ url: \"{url}\", database: {name}, user: {USER}{connection} }}

@@ -18,8 +18,8 @@ const LOCKED: [&str; 3] = ["lock hold by current process", "While lock file", "N
 /// The last one is a limit on the size of files (`ulimit -f`).
 const DISK_FULL: [&str; 4] =
     ["No space left on device", "Disk quota exceeded", "Max allowed space was reached", "File too large"];
-const UNREADABLE: [&str; 4] =
-    ["Permission denied", "Operation not permitted", "Read-only file system", "Not a directory"];
+const UNREADABLE: [&str; 5] =
+    ["Permission denied", "Operation not permitted", "Read-only file system", "Not a directory", "File exists"];
 const NEWER: [&str; 1] = ["Column families not opened"];
 const GONE: [&str; 1] = ["No such file or directory"];
 
