@@ -47,6 +47,8 @@ pub struct Setup {
     pub shared_keys: bool,
     /// The table forgets a token as soon as nobody may use it again.
     pub tight_window: bool,
+    /// For how long the table remembers a token, as far as the tasks know.
+    pub remembers_ms: i64,
     pub commit_delay_ms: u64,
     pub jobs_max: usize,
     /// Small: a re-read is stored in many pieces.
@@ -66,6 +68,7 @@ impl Setup {
             batch_rows: 4,
             shared_keys: false,
             tight_window: false,
+            remembers_ms: i64::MAX,
             commit_delay_ms: 0,
             jobs_max: 8,
             state_bytes_max: 1 << 20,
@@ -313,7 +316,7 @@ impl World {
             state_bytes_max: self.setup.state_bytes_max,
             stops_on_failure: self.until_end_now,
             gate: Arc::default(),
-            window_ms: i64::MAX,
+            window_ms: self.setup.remembers_ms,
             resend_unclear: false,
             strict: false,
         }
