@@ -113,3 +113,24 @@ fn a_column_dropped_or_retyped_while_blocks_wait_stops_delivery_until_it_is_mend
     let rows = clickhouse.count("SELECT count() FROM changed_table.t");
     assert!(texts > 0 && texts <= rows);
 }
+
+/// What only a person can mend is said in the server's words and tried again; nothing is skipped.
+#[test]
+fn rows_that_the_server_refuses_wait_until_a_person_has_mended_it() {
+    let (kafka, clickhouse) = (Kafka::shared(), ClickHouse::shared());
+    let stage = Stage::new("refuses", kafka, clickhouse, 1);
+    let mut events = Events::new(19);
+    kafka.produce(&stage.name, &events.take(300));
+    let mut weir = stage.weir("a");
+    weir.wait_for_metric("weir_blocks_acknowledged_total", "", 1.0);
+    clickhouse.query("ALTER TABLE refuses.t ADD CONSTRAINT early CHECK seq < 300");
+    kafka.produce(&stage.name, &events.take(300));
+    weir.wait_for_metric("weir_insert_retries_total", "code=\"469\"", 2.0);
+    weir.kill();
+    // To the end it cannot get either, and says so.
+    let mut weir = stage.weir_with("a", &["--until-end"]);
+    assert_eq!(weir.wait(PATIENCE).code(), Some(1), "{}", weir.log());
+    assert!(weir.log().contains("early") && weir.log().contains("469"), "{}", weir.log());
+    clickhouse.query("ALTER TABLE refuses.t DROP CONSTRAINT early");
+    settle(kafka, clickhouse, &stage, None, &mut [&mut stage.weir("a")]);
+}
