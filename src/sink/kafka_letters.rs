@@ -94,6 +94,11 @@ impl KafkaLetters {
 }
 
 impl Sink for KafkaLetters {
+    /// A topic has no memory of tokens that could run out: letters go at least once, so these go again.
+    async fn holds(&self, _partition: i32, _ranges: &[(String, i64, i64)]) -> Result<Option<u64>> {
+        Ok(Some(0))
+    }
+
     async fn insert(&self, _token: &Token, block: &Block) -> Result<()> {
         let letters = letters_of(block)?;
         let (waiting, mut reports) = unbounded_channel();
