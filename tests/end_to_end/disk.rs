@@ -85,7 +85,7 @@ fn a_directory_in_use_is_refused_with_that_sentence() {
 }
 
 /// More than the disk takes while weir runs, then a restart with space.
-fn a_disk_that_fills_up(mut stage: Stage, fill: impl FnOnce(), make_space: impl FnOnce()) {
+fn a_disk_that_fills_up(stage: &mut Stage, fill: impl FnOnce(), make_space: impl FnOnce()) {
     let (kafka, clickhouse) = (Kafka::shared(), ClickHouse::shared());
     let mut events = Events::new(6);
     kafka.produce(&stage.name, &events.take(2000));
@@ -100,26 +100,31 @@ fn a_disk_that_fills_up(mut stage: Stage, fill: impl FnOnce(), make_space: impl 
     make_space();
     stage.file_bytes_max = None;
     let mut weir = stage.weir("a");
-    settle(kafka, clickhouse, &stage, None, &mut [&mut weir]);
+    settle(kafka, clickhouse, stage, None, &mut [&mut weir]);
 }
+
+/// Enough for the first records, far from enough for the log of all.
+const FILE_BYTES: u64 = 700 << 10;
 
 /// Works everywhere: no file may grow beyond a few hundred KiB, so the log of the state does not.
 #[test]
 fn a_disk_that_takes_no_more_stops_the_pipeline_with_that_sentence_and_loses_nothing() {
-    let stage = Stage::new("limited_disk", Kafka::shared(), ClickHouse::shared(), 1);
-    a_disk_that_fills_up(Stage { file_bytes_max: Some(700 << 10), ..stage }, || {}, || {});
+    let mut stage = Stage::new("limited_disk", Kafka::shared(), ClickHouse::shared(), 1);
+    stage.file_bytes_max = Some(FILE_BYTES);
+    a_disk_that_fills_up(&mut stage, || {}, || {});
 }
 
 /// The real thing where this user may mount a disk of a few MiB; where not, once more by the limit on files.
 #[test]
 fn a_full_disk_stops_the_pipeline_with_that_sentence_and_loses_nothing() {
-    let stage = Stage::new("full_disk", Kafka::shared(), ClickHouse::shared(), 1);
+    let mut stage = Stage::new("full_disk", Kafka::shared(), ClickHouse::shared(), 1);
     let state = stage.state("a");
     std::fs::create_dir_all(&state).unwrap();
     let Some(disk) = SmallDisk::mount(&state, 24) else {
         println!("full_disk: this user may not mount a disk, so a limit on the size of files stands in for it");
-        return a_disk_that_fills_up(Stage { file_bytes_max: Some(700 << 10), ..stage }, || {}, || {});
+        stage.file_bytes_max = Some(FILE_BYTES);
+        return a_disk_that_fills_up(&mut stage, || {}, || {});
     };
     let filling = state.join("filling");
-    a_disk_that_fills_up(stage, || drop(disk.fill()), || std::fs::remove_file(filling).unwrap());
+    a_disk_that_fills_up(&mut stage, || drop(disk.fill()), || std::fs::remove_file(filling).unwrap());
 }

@@ -102,7 +102,8 @@ fn windows_pass_by_the_event_time_of_the_slower_topic() {
         weir.wait_for_metric("weir_blocks_acknowledged_total", "", 3.0);
         weir.kill();
     }
-    (slow.stop(), fast.stop());
+    slow.stop();
+    fast.stop();
     let mut weir = stage.weir("a");
     settle_both(&stage, Some(4 * 3_600_000), &mut [&mut weir]);
 }
@@ -116,7 +117,9 @@ fn a_lost_disk_and_a_second_instance_cost_no_row_of_either_topic() {
     let second = Flow::go_on(kafka, &riding(&stage.name), 600, Events::new(dice.below(u64::MAX)).named("second-"));
     let (mut a, mut b) = (stage.weir("a"), stage.weir("b"));
     for _ in 0..2 {
-        [&mut a, &mut b].into_iter().for_each(|weir| drop(weir.wait_for_metric("weir_rebalances_total", "", 1.0)));
+        for weir in [&mut a, &mut b] {
+            weir.wait_for_metric("weir_rebalances_total", "", 1.0);
+        }
         sleep(Duration::from_millis(500 + dice.below(1500)));
         b.kill();
         std::fs::remove_dir_all(stage.state("b")).unwrap();
@@ -125,7 +128,8 @@ fn a_lost_disk_and_a_second_instance_cost_no_row_of_either_topic() {
         a.kill();
         a = stage.weir("a");
     }
-    (first.stop(), second.stop());
+    first.stop();
+    second.stop();
     settle_both(&stage, None, &mut [&mut a, &mut b]);
 }
 

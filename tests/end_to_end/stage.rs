@@ -33,8 +33,7 @@ pub struct Stage {
     /// In the place of `topic: <name>`, such as `topics: [a, b]`.
     pub topics: String,
     pub batch: String,
-    /// What comes behind the rest, each with a comma before it: in `kafka`'s options, `clickhouse` and the sink.
-    pub librdkafka: String,
+    /// What comes behind the rest of `clickhouse` and of the sink, with a comma before it.
     pub connection: String,
     pub sink: String,
     /// Under `kafka`, such as `security: { … }`.
@@ -70,7 +69,6 @@ impl Stage {
             source: String::new(),
             topics: format!("topic: {name}"),
             batch: "rows: 2000, interval: 200ms".to_owned(),
-            librdkafka: String::new(),
             connection: String::new(),
             sink: String::new(),
             security: String::new(),
@@ -139,14 +137,14 @@ impl Stage {
     }
 
     fn config(&self, instance: &str, port: u16) -> String {
-        let Stage { name, brokers, url, librdkafka, connection, security, memory_limit, session_timeout_ms, .. } = self;
+        let Stage { name, brokers, url, connection, security, memory_limit, session_timeout_ms, .. } = self;
         let (state, pipeline) = (self.state(instance), self.pipeline());
         format!(
             "version: 1
 kafka:
   brokers: [\"{brokers}\"]
   librdkafka: {{ session.timeout.ms: {session_timeout_ms}, heartbeat.interval.ms: 500,
-    topic.metadata.refresh.interval.ms: 1000{librdkafka} }}
+    topic.metadata.refresh.interval.ms: 1000 }}
   {security}
 clickhouse: {{ url: \"{url}\", database: {name}, user: {USER}{connection} }}
 state: {{ rocksdb: {{ path: \"{}\" }} }}

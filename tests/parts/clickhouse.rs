@@ -133,9 +133,8 @@ fn requests_run_side_by_side() {
     std::thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
-                while !is_seen.load(std::sync::atomic::Ordering::Relaxed) {
-                    clickhouse.query("SELECT sleep(3)");
-                }
+                let waits = || !is_seen.load(std::sync::atomic::Ordering::Relaxed);
+                (0..100).take_while(|_| waits()).for_each(|_| drop(clickhouse.query("SELECT sleep(3)")));
             });
         }
         // One after the other they would never be seen by a fourth, let alone together.
