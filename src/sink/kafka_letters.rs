@@ -21,8 +21,8 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 const MESSAGE_BYTES_DEFAULT: usize = 1_048_588;
 /// What a batch holds where the topic takes more.
 const BATCH_BYTES: usize = 1_000_000;
-/// The client takes no lower limit.
-const MESSAGE_BYTES_LEAST: usize = 1_000;
+/// The lowest and the highest limit that the client takes.
+const MESSAGE_BYTES: (usize, usize) = (1_000, 1_000_000_000);
 /// Of a message, beside key, value and headers.
 const OVERHEAD_BYTES: usize = 512;
 /// How long the broker may take for questions at start, and for a letter.
@@ -62,7 +62,7 @@ impl KafkaLetters {
         let message_bytes_max = runtime.block_on(message_bytes_max(&config, topic));
         // The broker measures whole batches, the client single messages: neither may refuse what fits the topic.
         config.set("batch.size", message_bytes_max.min(BATCH_BYTES).to_string());
-        config.set("message.max.bytes", message_bytes_max.max(MESSAGE_BYTES_LEAST).to_string());
+        config.set("message.max.bytes", message_bytes_max.clamp(MESSAGE_BYTES.0, MESSAGE_BYTES.1).to_string());
         let producer: ThreadedProducer<Reports> =
             config.create_with_context(Reports).map_err(|error| Error::stop("kafka", error.to_string()))?;
         let metadata = producer
