@@ -31,7 +31,8 @@ use crate::sink::clickhouse::table::{self, Load, TableReport};
 use crate::sink::dead_letter::{self, LetterBuilder};
 use crate::sink::kafka_letters::{self, KafkaLetters};
 use crate::source::kafka::{KafkaGroup, MemberOptions, session_timeout_ms};
-use crate::source::{Group, Input, Wake};
+use crate::source::{Group, Input, TopicInfo, Wake};
+use crate::state::StateStore;
 use crate::state::ledger::{self, Counts};
 use crate::state::letters::{Letter, Letters};
 use crate::state::rocks::RocksStore;
@@ -159,15 +160,19 @@ fn run_once(
         })
     };
     // How many partitions there are decides how much each may hold, so the question comes first.
-    let partitions = until_reached(stop, plan, || {
+    let first = until_reached(stop, plan, || {
         let mut asking = open_group(1 << 20)?;
-        let infos = asking.topics()?;
+        let mut infos = asking.topics()?;
         match infos.iter().find(|info| info.partitions == 0) {
             Some(missing) => Err(missing_topic(&missing.name)),
-            None => Ok(infos[0].partitions),
+            None => Ok(infos.swap_remove(0)),
         }
     })?;
-    let Some(partitions) = partitions else { return Ok(()) };
+    let Some(first) = first else { return Ok(()) };
+    let partitions = first.partitions;
+    if has_grown_meanwhile(plan, &*store, &first)? {
+        outlive_former_session(plan, process, stop);
+    }
     let memory = memory::divide(
         process.memory_limit_bytes,
         process.pipelines,
@@ -225,6 +230,32 @@ fn run_once(
     let mut coordinator = Coordinator::new(Box::new(group), opening, stats.clone(), GroupTimes { session_timeout_ms });
     coordinator.join()?;
     coordinate(place, coordinator, messages, process, stop)
+}
+
+/// Whether the first topic has partitions that nobody had when a task of this directory last began, and that are to
+/// be read.
+fn has_grown_meanwhile(plan: &PipelinePlan, store: &dyn StateStore, first: &TopicInfo) -> Result<bool> {
+    let Some(before) = ledger::partitions_seen(store)? else { return Ok(false) };
+    // That is said when the partitions are assigned.
+    let halts =
+        before.topic == first.id && plan.on_partition_growth == HaltOr::Halt && compile::reach_ms(plan).is_some();
+    Ok(first.partitions > before.partitions && !halts)
+}
+
+/// Waits until the group has given up the member that we were. One that comes back in time is handed its old
+/// assignment without a look at the topic, and new partitions would be nobody's until the next rebalance.
+fn outlive_former_session(plan: &PipelinePlan, process: &Process, stop: &Stop) {
+    let wait_ms = session_timeout_ms(&plan.kafka) + CONNECT_AGAIN.as_millis() as u64;
+    tracing::warn!(
+        pipeline = plan.name,
+        wait_ms,
+        "the topic has got partitions while we were away: waiting for our former session to end, so that the group \
+         shares them out"
+    );
+    let until_ms = process.clock.boot_ms() + wait_ms;
+    while process.clock.boot_ms() < until_ms && !stop.load(Relaxed) {
+        std::thread::sleep(POLL_WAIT);
+    }
 }
 
 /// The coordinator's loop.

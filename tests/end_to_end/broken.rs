@@ -83,21 +83,21 @@ fn broken_payloads_are_dead_letters_that_say_what_is_wrong_and_where() {
     told(
         &stage,
         &[
-            case(r#"{"id":"cut"#, "decode", "not_json", "broken at byte 10: the text ends inside a string"),
-            case("", "decode", "not_json", "broken at byte 0"),
-            case("[1,2]", "decode", "not_an_object", "JSON, but not an object"),
-            case(deep, "decode", "too_deep", "nested deeper than 128"),
-            case(large, "decode", "too_large", large_says),
+            case(r#"{"id":"cut"#, "source", "not_json", "broken at byte 10: the text ends inside a string"),
+            case("", "source", "not_json", "broken at byte 0"),
+            case("[1,2]", "source", "not_an_object", "JSON, but not an object"),
+            case(deep, "source", "too_deep", "nested deeper than 128"),
+            case(large, "source", "too_large", large_says),
             case(
                 b"{\"id\":\"\xff\xfe\",\"seq\":1}",
-                "decode",
+                "source",
                 "invalid_utf8",
                 "byte 7: a byte sequence that is not UTF-8",
             ),
-            case(r#"{"id":"\ud800","seq":1}"#, "decode", "lone_surrogate", "a lone surrogate"),
-            case(r#"{"id":"a","id":"b","seq":1}"#, "decode", "duplicate_field", "the field `id` is given twice"),
-            case(r#"{"id":"a","seq":NaN}"#, "decode", "not_json", "NaN"),
-            case(r#"{"id":"a","seq":-Infinity}"#, "decode", "not_json", "-Infinity"),
+            case(r#"{"id":"\ud800","seq":1}"#, "source", "lone_surrogate", "a lone surrogate"),
+            case(r#"{"id":"a","id":"b","seq":1}"#, "source", "duplicate_field", "the field `id` is given twice"),
+            case(r#"{"id":"a","seq":NaN}"#, "source", "not_json", "NaN"),
+            case(r#"{"id":"a","seq":-Infinity}"#, "source", "not_json", "-Infinity"),
             case(r#"{"seq":1,"ts":1}"#, "0", "missing_key", "the dedup key `id` is absent or null"),
         ],
     );
@@ -137,13 +137,13 @@ fn times_of_the_payload_and_of_the_producers_clock_in_the_future_are_dead_letter
     told(
         &stage,
         &[
-            case(row(now_ms + 3 * HOUR_MS), "decode", "time_in_future", ahead),
+            case(row(now_ms + 3 * HOUR_MS), "source", "time_in_future", ahead),
             // A wrong clock in the producer backs the wrong time in the payload.
-            case(row(now_ms + 240 * HOUR_MS), "decode", "time_in_future", ahead).at(now_ms + 240 * HOUR_MS),
+            case(row(now_ms + 240 * HOUR_MS), "source", "time_in_future", ahead).at(now_ms + 240 * HOUR_MS),
             // Right by the wall clock, and ahead of a producer whose clock is behind.
-            case(row(now_ms), "decode", "time_in_future", "(`ts`)").at(now_ms - 240 * HOUR_MS),
-            case(r#"{"id":"none","seq":1}"#, "decode", "no_time", "the time field `ts` is absent or null"),
-            case(r#"{"id":"odd","seq":1,"ts":"noon"}"#, "decode", "bad_time", "should be milliseconds since 1970"),
+            case(row(now_ms), "source", "time_in_future", "(`ts`)").at(now_ms - 240 * HOUR_MS),
+            case(r#"{"id":"none","seq":1}"#, "source", "no_time", "the time field `ts` is absent or null"),
+            case(r#"{"id":"odd","seq":1,"ts":"noon"}"#, "source", "bad_time", "should be milliseconds since 1970"),
         ],
     );
 }
@@ -151,7 +151,7 @@ fn times_of_the_payload_and_of_the_producers_clock_in_the_future_are_dead_letter
 #[test]
 fn a_producers_clock_in_the_future_is_a_dead_letter_where_it_is_the_event_time() {
     let stage = stage("future_clock", COLUMNS);
-    let in_future = case(r#"{"id":"late","seq":1,"ts":1}"#, "decode", "time_in_future", "(`Kafka timestamp`)");
+    let in_future = case(r#"{"id":"late","seq":1,"ts":1}"#, "source", "time_in_future", "(`Kafka timestamp`)");
     told(&stage, &[in_future.at(now_ms() + 240 * HOUR_MS)]);
 }
 
@@ -199,7 +199,7 @@ fn dead_letters_in_a_topic_carry_where_and_why_across_kills_and_what_is_too_larg
             assert_eq!(header(letter, "__connect.errors.topic"), stage.name);
             assert_eq!(header(letter, "__connect.errors.partition"), source.partition.to_string());
             assert_eq!(header(letter, "__connect.errors.offset"), source.offset.to_string());
-            assert_eq!(header(letter, "__connect.errors.stage"), "decode");
+            assert_eq!(header(letter, "__connect.errors.stage"), "source");
             assert_eq!(header(letter, "__connect.errors.class.name"), "not_json");
             assert!(header(letter, "__connect.errors.exception.message").contains("broken at byte"));
         }

@@ -90,7 +90,9 @@ fn only_the_pipelines_that_are_named_run() {
 #[test]
 fn pipelines_share_the_memory_and_those_that_do_not_fit_are_refused_with_the_sum() {
     let (kafka, clickhouse) = (Kafka::shared(), ClickHouse::shared());
-    let other = Stage::new("large_share", kafka, clickhouse, 60);
+    // So many tasks need a longer memory of the table, or rarer blocks.
+    let batch = "rows: 2000, interval: 2s".to_owned();
+    let other = Stage { batch, ..Stage::new("large_share", kafka, clickhouse, 60) };
     let stage = Stage { memory_limit: "256MiB".to_owned(), ..together("small_share", &[&other]) };
     let flow = Flow::start(kafka, &stage.name, 500, 33);
     let mut weir = stage.weir("a");
