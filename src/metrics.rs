@@ -71,6 +71,8 @@ pub struct TaskSnapshot {
     /// The last acknowledged epoch.
     pub acknowledged: u64,
     pub restoring: bool,
+    /// Per step: about how many keys it remembers; 0 for a step without memory.
+    pub state_keys: Vec<u64>,
 }
 
 /// Where a pipeline is in its life.
@@ -104,7 +106,6 @@ struct Rare {
     recoveries: BTreeMap<&'static str, u64>,
     tasks: BTreeMap<i32, TaskSnapshot>,
     state_bytes: BTreeMap<&'static str, u64>,
-    state_keys: u64,
     last_error: Option<String>,
     state: Option<PipelineState>,
 }
@@ -341,11 +342,6 @@ impl PipelineStats {
         self.rare().state_bytes.insert(table, bytes);
     }
 
-    /// About how many keys all steps with memory keep together, as last looked at: one column family holds them.
-    pub fn set_state_keys(&self, keys: u64) {
-        self.rare().state_keys = keys;
-    }
-
     pub fn records_read(&self) -> u64 {
         self.topics.iter().map(|topic| topic.records.load(Relaxed)).sum()
     }
@@ -429,10 +425,10 @@ impl PipelineStats {
         for (family, bytes) in &rare.state_bytes {
             metrics::gauge!("weir_state_bytes", "pipeline" => pipeline(), "family" => *family).set(*bytes as f64);
         }
-        let steps: Vec<_> = self.steps.iter().filter(|step| step.kind == StepKind::Dedup).collect();
-        for step in &steps {
+        for (place, step) in self.steps.iter().enumerate().filter(|(_, step)| step.kind == StepKind::Dedup) {
+            let keys: u64 = rare.tasks.values().filter_map(|task| task.state_keys.get(place)).sum();
             metrics::gauge!("weir_state_keys_estimate", "pipeline" => pipeline(), "step" => step.name.clone())
-                .set((rare.state_keys / steps.len() as u64) as f64);
+                .set(keys as f64);
         }
         use PipelineState::*;
         for known in [Starting, Restoring, Running, Failed, Stopped] {

@@ -40,6 +40,39 @@ fn numbers_and_times_take_any_bytes() {
 }
 
 #[test]
+fn expressions_take_any_bytes_that_are_text() {
+    bolero::check!().with_iterations(5_000).for_each(|bytes: &[u8]| {
+        if let Err(error) = Expr::compile(&String::from_utf8_lossy(bytes), &mut Scope::new()) {
+            assert!(!error.message.is_empty());
+        }
+    });
+}
+
+#[test]
+fn expressions_without_end_are_read_or_refused() {
+    for (begin, piece) in [
+        ("", "("),
+        ("", "["),
+        ("", "{1:"),
+        ("", "a("),
+        ("", "a?a:"),
+        ("1", "+1"),
+        ("a", ".a"),
+        ("a", "[0]"),
+        ("a", "||a"),
+    ] {
+        for times in [90, 240, 1_000, 20_000] {
+            let text = format!("{begin}{}", piece.repeat(times));
+            let refused = Expr::compile(&text, &mut Scope::new()).is_err();
+            assert!(refused || !begin.is_empty(), "{piece} {times} times");
+        }
+    }
+    for sign in ["!", "-"] {
+        drop(Expr::compile(&format!("{}a", sign.repeat(20_000)), &mut Scope::new()));
+    }
+}
+
+#[test]
 fn expressions_take_any_text() {
     let words = [
         "a",

@@ -1,6 +1,11 @@
 //! The stores and the dedup table, from outside: verdicts against the bare definition, memory against RocksDB,
 //! and what happens when a directory is locked, damaged or full.
 
+#[path = "support/disk.rs"]
+#[allow(dead_code)] // Its other part is for tests that start programs.
+mod disk;
+
+use disk::{SmallDisk, limit_own_files};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -729,77 +734,87 @@ fn a_damaged_table_file_is_corrupt_when_it_is_read() {
     assert_eq!(read.unwrap_err().code, "corrupt");
 }
 
-/// A file system of this size for a test; `None` where mounting is not allowed.
-struct SmallDisk(tempfile::TempDir);
-
-impl SmallDisk {
-    fn mount(options: &str) -> Option<SmallDisk> {
-        let directory = tempfile::tempdir().unwrap();
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(directory.path()).output();
-        mount.ok().filter(|mount| mount.status.success()).map(|_| SmallDisk(directory))
-    }
-
-    fn remount(&self, options: &str) {
-        let options = format!("remount,{options}");
-        assert!(Command::new("mount").args(["-o", &options]).arg(self.0.path()).status().unwrap().success());
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
-    }
-}
-
-#[test]
-fn a_full_disk_loses_nothing_and_the_same_write_goes_through_when_there_is_space() {
-    let Some(disk) = SmallDisk::mount("size=48m") else {
-        eprintln!("skipped: this user may not mount a small disk");
-        return;
-    };
-    let path = disk.0.path().join("state");
-    let store = RocksStore::open(&path, &shared()).unwrap();
-    let ballast = disk.0.path().join("ballast");
-    std::fs::write(&ballast, vec![1; 20 << 20]).unwrap();
-
+/// Writes, meets a disk that takes no more, and goes on when it does again.
+fn loses_nothing_on_a_full_disk(path: &Path, fill: impl FnOnce(), make_space: impl FnOnce()) {
+    let store = RocksStore::open(path, &shared()).unwrap();
     let value = vec![3u8; 1 << 20];
     let key = |n: u32| n.to_be_bytes();
-    let mut written = 0;
+    let batch = |n: u32| {
+        let mut batch = put(Table::Outbox, &key(n), &value);
+        batch.seen.put(&key(n), &key(n));
+        batch
+    };
+    (0..6).for_each(|n| store.write(&batch(n)).unwrap());
+    fill();
+    let mut written = 6;
     let full = loop {
-        let mut batch = put(Table::Outbox, &key(written), &value);
-        batch.seen.put(&key(written), &key(written));
-        match store.write(&batch) {
+        assert!(written < 100, "it never fills up");
+        match store.write(&batch(written)) {
             Ok(()) => written += 1,
-            Err(error) => break (error, batch),
+            Err(error) => break error,
         }
     };
-    assert_eq!(full.0.code, "disk_full", "{}", full.0);
-    assert!(written > 5);
-    assert_eq!(store.write(&full.1).unwrap_err().code, "disk_full");
+    assert_eq!(full.code, "disk_full", "{full}");
+    assert_eq!(store.write(&batch(written)).unwrap_err().code, "disk_full");
 
-    std::fs::remove_file(&ballast).unwrap();
-    store.write(&full.1).unwrap();
+    make_space();
+    store.write(&batch(written)).unwrap();
     let holds = |store: &RocksStore, n| {
         assert_eq!(store.get(Table::Outbox, &key(n)).unwrap().as_ref(), Some(&value));
         assert_eq!(store.get(Table::Seen, &key(n)).unwrap(), Some(key(n).to_vec()));
     };
     (0..=written).for_each(|n| holds(&store, n));
     drop(store);
-    let store = RocksStore::open(&path, &shared()).unwrap();
+    let store = RocksStore::open(path, &shared()).unwrap();
     (0..=written).for_each(|n| holds(&store, n));
 }
 
 #[test]
-fn a_disk_that_refuses_is_unreadable() {
-    let Some(disk) = SmallDisk::mount("size=48m") else {
-        eprintln!("skipped: this user may not mount a small disk");
-        return;
+#[ignore = "a process of its own for the tests below"]
+fn fills_up_by_a_limit_on_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let limit = |bytes| limit_own_files(bytes).unwrap();
+    loses_nothing_on_a_full_disk(&directory.path().join("state"), || limit(Some(256 << 10)), || limit(None));
+    println!("nothing lost");
+}
+
+/// The limit holds for a whole process, so it gets one.
+fn by_a_limit_on_files() {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "fills_up_by_a_limit_on_files", "--ignored", "--nocapture"]);
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && said.contains("nothing lost"), "{said}");
+}
+
+#[test]
+fn a_disk_that_takes_no_more_loses_nothing_and_the_same_write_goes_through_when_it_does() {
+    by_a_limit_on_files();
+}
+
+/// The real thing where this user may mount a disk of a few MiB; where not, once more by the limit on files.
+#[test]
+fn a_full_disk_loses_nothing_and_the_same_write_goes_through_when_there_is_space() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(disk) = SmallDisk::mount(directory.path(), 48) else {
+        eprintln!("this user may not mount a disk, so a limit on the size of files stands in for it");
+        return by_a_limit_on_files();
     };
-    let path = disk.0.path().join("state");
-    drop(RocksStore::open(&path, &shared()).unwrap());
-    disk.remount("ro");
-    let error = RocksStore::open(&path, &shared()).err().unwrap();
-    assert_eq!(error.code, "unreadable", "{error}");
+    let filling = directory.path().join("filling");
+    let fill = || drop(disk.fill());
+    loses_nothing_on_a_full_disk(&directory.path().join("state"), fill, || std::fs::remove_file(filling).unwrap());
+}
+
+#[test]
+fn a_disk_that_refuses_is_unreadable() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("a_file");
+    std::fs::write(&file, "in the way").unwrap();
+    // Nobody makes a directory in a file, nor, root included, in the kernel's own file system.
+    for path in [file.join("state"), file, Path::new("/sys/weir-state").to_owned()] {
+        let error = RocksStore::open(&path, &shared()).err().unwrap();
+        assert_eq!(error.code, "unreadable", "{}: {error}", path.display());
+    }
 }
 
 #[test]

@@ -132,6 +132,15 @@ impl Chain {
         self.dedups().map(|dedup| dedup.seen().overlay_bytes()).sum()
     }
 
+    /// Per step: about how many keys it remembers.
+    pub fn state_keys(&self) -> Vec<u64> {
+        let keys = |step: &Step| match step {
+            Step::Dedup(dedup) => dedup.seen().keys_estimate(),
+            Step::Filter(_) | Step::Select(_) => 0,
+        };
+        self.steps.iter().map(keys).collect()
+    }
+
     pub fn letter_bytes(&self) -> usize {
         self.letters.bytes()
     }

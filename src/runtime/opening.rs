@@ -148,7 +148,6 @@ impl Opening {
         for table in Table::ALL {
             self.stats.set_state_bytes(table.name(), self.store.table_bytes(table));
         }
-        self.stats.set_state_keys(self.store.keys_estimate(Table::Seen));
     }
 
     /// The topics as they are now: they need equal partition counts, and not more than before.

@@ -29,7 +29,8 @@ use crate::sink::clickhouse::table::{self, Load, TableReport};
 use crate::sink::dead_letter::{self, LetterBuilder};
 use crate::sink::kafka_letters::{self, KafkaLetters};
 use crate::source::kafka::{KafkaGroup, MemberOptions, session_timeout_ms};
-use crate::source::{Group, Input, Wake};
+use crate::source::{Group, Input, TopicInfo, Wake};
+use crate::state::StateStore;
 use crate::state::ledger::{self, Counts};
 use crate::state::letters::{Letter, Letters};
 use crate::state::rocks::RocksStore;
@@ -64,10 +65,19 @@ pub fn run(
     stop: &Stop,
 ) -> Result<()> {
     let mut fenced_at_ms = None;
+    let mut was_set_aside = false;
     loop {
         let result = run_once(place, &plan, state, process, &stats, desk, stop);
         forget(place, process);
         match result {
+            // Damage that only a read has met: as if the directory had not opened. Once: if what was made in its
+            // place is damaged, too, the disk is, and going on would fill it with directories set aside.
+            Err(error) if error.code == "corrupt" && !plan.strict && !was_set_aside => {
+                was_set_aside = true;
+                start_without(&path_of(&plan, state), &plan, process, &stats, &error)
+                    .map_err(|error| failed(&plan, &stats, error))?;
+                stats.set_state(PipelineState::Starting);
+            }
             Err(error) if error.kind != Kind::Stop && !stop.load(Relaxed) => {
                 let now_ms = process.clock.boot_ms();
                 let fenced = error.kind == Kind::Fenced;
@@ -80,15 +90,18 @@ pub fn run(
                 stats.set_state(PipelineState::Starting);
                 std::thread::sleep(CONNECT_AGAIN);
             }
-            Err(error) => {
-                tracing::error!(pipeline = plan.name, code = error.code, "{error}");
-                stats.failed_with(error.message.clone());
-                stats.set_state(PipelineState::Failed);
-                return Err(error);
-            }
+            Err(error) => return Err(failed(&plan, &stats, error)),
             Ok(()) => return Ok(()),
         }
     }
+}
+
+/// The pipeline's end, said to everybody.
+fn failed(plan: &PipelinePlan, stats: &PipelineStats, error: Error) -> Error {
+    tracing::error!(pipeline = plan.name, code = error.code, "{error}");
+    stats.failed_with(error.message.clone());
+    stats.set_state(PipelineState::Failed);
+    error
 }
 
 /// Fenced again and again: somebody else is us.
@@ -98,10 +111,7 @@ fn twin(plan: &PipelinePlan, stats: &PipelineStats, error: &Error) -> Error {
          of its own. {error}",
         plan.kafka.group
     );
-    tracing::error!(pipeline = plan.name, code = error.code, "{message}");
-    stats.failed_with(message.clone());
-    stats.set_state(PipelineState::Failed);
-    Error::stop("fenced", message)
+    failed(plan, stats, Error::stop("fenced", message))
 }
 
 /// Waits until no worker holds anything of the pipeline any more: its directory can be opened again.
@@ -148,15 +158,19 @@ fn run_once(
         })
     };
     // How many partitions there are decides how much each may hold, so the question comes first.
-    let partitions = until_reached(stop, plan, || {
+    let first = until_reached(stop, plan, || {
         let mut asking = open_group(1 << 20)?;
-        let infos = asking.topics()?;
+        let mut infos = asking.topics()?;
         match infos.iter().find(|info| info.partitions == 0) {
             Some(missing) => Err(missing_topic(&missing.name)),
-            None => Ok(infos[0].partitions),
+            None => Ok(infos.swap_remove(0)),
         }
     })?;
-    let Some(partitions) = partitions else { return Ok(()) };
+    let Some(first) = first else { return Ok(()) };
+    let partitions = first.partitions;
+    if has_grown_meanwhile(plan, &*store, &first)? {
+        outlive_former_session(plan, process, stop);
+    }
     let memory = memory::divide(
         process.memory_limit_bytes,
         process.pipelines,
@@ -214,6 +228,32 @@ fn run_once(
     let mut coordinator = Coordinator::new(Box::new(group), opening, stats.clone(), GroupTimes { session_timeout_ms });
     coordinator.join()?;
     coordinate(place, coordinator, messages, process, stop)
+}
+
+/// Whether the first topic has partitions that nobody had when a task of this directory last began, and that are to
+/// be read.
+fn has_grown_meanwhile(plan: &PipelinePlan, store: &dyn StateStore, first: &TopicInfo) -> Result<bool> {
+    let Some(before) = ledger::partitions_seen(store)? else { return Ok(false) };
+    // That is said when the partitions are assigned.
+    let halts =
+        before.topic == first.id && plan.on_partition_growth == HaltOr::Halt && compile::reach_ms(plan).is_some();
+    Ok(first.partitions > before.partitions && !halts)
+}
+
+/// Waits until the group has given up the member that we were. One that comes back in time is handed its old
+/// assignment without a look at the topic, and new partitions would be nobody's until the next rebalance.
+fn outlive_former_session(plan: &PipelinePlan, process: &Process, stop: &Stop) {
+    let wait_ms = session_timeout_ms(&plan.kafka) + CONNECT_AGAIN.as_millis() as u64;
+    tracing::warn!(
+        pipeline = plan.name,
+        wait_ms,
+        "the topic has got partitions while we were away: waiting for our former session to end, so that the group \
+         shares them out"
+    );
+    let until_ms = process.clock.boot_ms() + wait_ms;
+    while process.clock.boot_ms() < until_ms && !stop.load(Relaxed) {
+        std::thread::sleep(POLL_WAIT);
+    }
 }
 
 /// The coordinator's loop.
@@ -321,12 +361,10 @@ impl TaskFactory for Factory {
 
 /// Opens `<path>/<pipeline>`; one that is corrupt is set aside as a whole.
 fn open_store(plan: &PipelinePlan, state: &StatePlan, process: &Process, stats: &PipelineStats) -> Result<RocksStore> {
-    let path = state.rocksdb_path.join(&plan.name);
+    let path = path_of(plan, state);
     match RocksStore::open(&path, &process.rocks) {
         Err(error) if error.code == "corrupt" && !plan.strict => {
-            let aside = set_aside(&path, process.clock.wall_ms())?;
-            stats.recovered("corrupt");
-            tracing::error!(pipeline = plan.name, aside = %aside.display(), "{error}; set aside, starting without it");
+            start_without(&path, plan, process, stats, &error)?;
             RocksStore::open(&path, &process.rocks)
         }
         Err(error) if error.code == "locked" => {
@@ -335,6 +373,24 @@ fn open_store(plan: &PipelinePlan, state: &StatePlan, process: &Process, stats: 
         }
         opened => opened,
     }
+}
+
+fn path_of(plan: &PipelinePlan, state: &StatePlan) -> PathBuf {
+    state.rocksdb_path.join(&plan.name)
+}
+
+/// Makes room for a directory in the place of a corrupt one, and says so.
+fn start_without(
+    path: &Path,
+    plan: &PipelinePlan,
+    process: &Process,
+    stats: &PipelineStats,
+    error: &Error,
+) -> Result<()> {
+    let aside = set_aside(path, process.clock.wall_ms())?;
+    stats.recovered("corrupt");
+    tracing::error!(pipeline = plan.name, aside = %aside.display(), "{error}; set aside, starting without it");
+    Ok(())
 }
 
 fn set_aside(path: &Path, wall_ms: i64) -> Result<PathBuf> {
@@ -426,7 +482,8 @@ fn connect_letters(plan: &PipelinePlan, process: &Process, load: Load) -> Result
             let SinkPlan::ClickHouse(sink) = &plan.sink;
             LetterBuilder::new(&schema, sink.compression)
                 .map_err(|problems| Error::stop("dead_letters", sentences(&problems)))?;
-            let taker = ClickHouseSink::new(client, &server, &connection.database, table, &BTreeMap::new());
+            let taker =
+                ClickHouseSink::new(client, &server, &connection.database, table, &BTreeMap::new()).of_letters();
             let letters = LetterSink::Table {
                 schema: Arc::new(schema),
                 compression: sink.compression,

@@ -210,6 +210,11 @@ impl Task {
         self.log.acknowledged().epoch
     }
 
+    /// Per step: about how many keys it remembers.
+    pub fn state_keys(&self) -> Vec<u64> {
+        self.chain.state_keys()
+    }
+
     /// Blocks and bytes not yet acknowledged.
     pub fn outbox(&self) -> (u64, u64) {
         self.log.outbox()

@@ -281,6 +281,7 @@ impl Task {
             outbox_bytes,
             acknowledged: self.acknowledged().0,
             restoring: self.is_restoring(),
+            state_keys: self.state_keys(),
         }
     }
 

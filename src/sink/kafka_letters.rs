@@ -19,6 +19,10 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 /// What a broker takes where the topic says nothing (`max.message.bytes`).
 const MESSAGE_BYTES_DEFAULT: usize = 1_048_588;
+/// What a batch holds where the topic takes more.
+const BATCH_BYTES: usize = 1_000_000;
+/// The lowest and the highest limit that the client takes.
+const MESSAGE_BYTES: (usize, usize) = (1_000, 1_000_000_000);
 /// Of a message, beside key, value and headers.
 const OVERHEAD_BYTES: usize = 512;
 /// How long the broker may take for questions at start, and for a letter.
@@ -54,7 +58,11 @@ impl KafkaLetters {
     /// # Errors
     /// `Retry` when no broker answers; `Stop` when there is no such topic.
     pub fn connect(kafka: &KafkaPlan, topic: &str, runtime: &tokio::runtime::Handle) -> Result<KafkaLetters> {
-        let config = client_config(kafka);
+        let mut config = client_config(kafka);
+        let message_bytes_max = runtime.block_on(message_bytes_max(&config, topic));
+        // The broker measures whole batches, the client single messages: neither may refuse what fits the topic.
+        config.set("batch.size", message_bytes_max.min(BATCH_BYTES).to_string());
+        config.set("message.max.bytes", message_bytes_max.clamp(MESSAGE_BYTES.0, MESSAGE_BYTES.1).to_string());
         let producer: ThreadedProducer<Reports> =
             config.create_with_context(Reports).map_err(|error| Error::stop("kafka", error.to_string()))?;
         let metadata = producer
@@ -66,7 +74,6 @@ impl KafkaLetters {
             let message = format!("topic `{topic}` for the dead letters does not exist: create it, weir never does");
             return Err(Error::stop("missing_topic", message));
         }
-        let message_bytes_max = runtime.block_on(message_bytes_max(&config, topic));
         Ok(KafkaLetters { producer, topic: topic.to_owned(), letter_bytes_max: message_bytes_max })
     }
 
@@ -94,6 +101,11 @@ impl KafkaLetters {
 }
 
 impl Sink for KafkaLetters {
+    /// A topic has no memory of tokens that could run out: letters go at least once, so these go again.
+    async fn holds(&self, _partition: i32, _ranges: &[(String, i64, i64)]) -> Result<Option<u64>> {
+        Ok(Some(0))
+    }
+
     async fn insert(&self, _token: &Token, block: &Block) -> Result<()> {
         let letters = letters_of(block)?;
         let (waiting, mut reports) = unbounded_channel();
@@ -165,9 +177,7 @@ fn client_config(kafka: &KafkaPlan) -> ClientConfig {
 
 /// Of the user's options, those that say how to connect; the rest is about consuming.
 fn is_of_connection(name: &str) -> bool {
-    ["ssl.", "sasl.", "security.", "socket.", "broker.", "reconnect.", "message.max.bytes"]
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
+    ["ssl.", "sasl.", "security.", "socket.", "broker.", "reconnect."].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// What the topic says, or the default where it cannot be asked.

@@ -199,12 +199,6 @@ pub trait StateStore: Send + Sync {
 
     /// Approximate bytes of a table.
     fn table_bytes(&self, table: Table) -> u64;
-
-    /// About how many keys a table has; 0 where nobody counts them.
-    fn keys_estimate(&self, table: Table) -> u64 {
-        let _ = table;
-        0
-    }
 }
 
 /// The version of RocksDB that is linked.

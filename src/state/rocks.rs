@@ -235,10 +235,6 @@ impl StateStore for RocksStore {
         let parts = ["rocksdb.live-sst-files-size", "rocksdb.live-blob-file-size", "rocksdb.cur-size-all-mem-tables"];
         parts.iter().map(|name| self.number(open.db(), table, name)).sum()
     }
-
-    fn keys_estimate(&self, table: Table) -> u64 {
-        self.open_one().map_or(0, |open| self.number(open.db(), table, "rocksdb.estimate-num-keys"))
-    }
 }
 
 /// The database, as long as nobody opens it again.

@@ -110,9 +110,8 @@ pipelines:
     }
 
     pub fn weir(&self, args: &[&str]) -> Ended {
-        let output = self.command(args).output().unwrap();
-        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Ended { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+        let ended = Process::run(&format!("weir {}", args.join(" ")), self.command(args), self.folder.path());
+        Ended { code: ended.code, out: ended.out, err: ended.err }
     }
 
     pub fn check(&self) -> Ended {

@@ -23,9 +23,17 @@ impl Dice {
 /// Writes events: every fourth repeats an id, near or far. Event time moves on by ten seconds each.
 pub struct Events {
     dice: Dice,
+    prefix: String,
+    /// One in so many has an id that other flows have, too; 0: none.
+    shared_one_in: u64,
     seq: u64,
     fresh: u64,
 }
+
+/// How the ids begin that several flows share.
+pub const SHARED: &str = "shared-";
+/// How many of those there are.
+const SHARED_IDS: u64 = 2_000;
 
 /// The event time of event 0.
 pub const BEGIN_MS: i64 = 1_700_000_000_000;
@@ -34,13 +42,35 @@ pub const STEP_MS: i64 = 10_000;
 
 impl Events {
     pub fn new(seed: u64) -> Events {
-        Events { dice: Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1), seq: 0, fresh: 0 }
+        let dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        Events { dice, prefix: "id-".to_owned(), shared_one_in: 0, seq: 0, fresh: 0 }
+    }
+
+    /// Ids that begin like this; other flows have others.
+    pub fn named(self, prefix: &str) -> Events {
+        Events { prefix: prefix.to_owned(), ..self }
+    }
+
+    /// One in so many has an id that other flows have, too.
+    pub fn sharing(self, one_in: u64) -> Events {
+        Events { shared_one_in: one_in, ..self }
     }
 
     /// Id and payload of the next event.
     pub fn next(&mut self) -> (String, String) {
+        let id = match self.shared_one_in > 0 && self.dice.below(self.shared_one_in) == 0 {
+            true => format!("{SHARED}{}", self.dice.below(SHARED_IDS)),
+            false => self.own_id(),
+        };
+        let (seq, ts) = (self.seq, BEGIN_MS + self.seq as i64 * STEP_MS);
+        self.seq += 1;
+        let payload = format!(r#"{{"id":"{id}","seq":{seq},"ts":{ts},"text":"weir passes {seq}"}}"#);
+        (id, payload)
+    }
+
+    fn own_id(&mut self) -> String {
         let repeats = self.fresh > 0 && self.dice.below(4) == 0;
-        let id = match repeats {
+        let number = match repeats {
             true => {
                 let reach = if self.dice.below(2) == 0 { 50 } else { self.fresh };
                 self.fresh - 1 - self.dice.below(reach.min(self.fresh))
@@ -50,11 +80,7 @@ impl Events {
                 self.fresh - 1
             }
         };
-        let (seq, ts) = (self.seq, BEGIN_MS + self.seq as i64 * STEP_MS);
-        self.seq += 1;
-        let id = format!("id-{id}");
-        let payload = format!(r#"{{"id":"{id}","seq":{seq},"ts":{ts},"text":"weir passes {seq}"}}"#);
-        (id, payload)
+        format!("{}{number}", self.prefix)
     }
 
     pub fn take(&mut self, count: usize) -> Vec<TestRecord> {

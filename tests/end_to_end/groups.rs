@@ -2,7 +2,7 @@
 
 use crate::flow::Events;
 use crate::oracle::{Row, deduplicated, settle, settle_with};
-use crate::stage::{SESSION_TIMEOUT_MS, Stage};
+use crate::stage::Stage;
 use crate::support::PATIENCE;
 use crate::support::clickhouse::ClickHouse;
 use crate::support::kafka::Kafka;
@@ -37,7 +37,7 @@ fn reset_offsets_are_followed_with_the_state_of_the_time_before() {
 fn reset_offsets_halt_the_pipeline_where_that_was_asked_for() {
     let kafka = Kafka::shared();
     let (mut stage, _) = ran_once("reset_halt");
-    stage.pipeline.push("on_offset_reset: halt".to_owned());
+    stage.lines.push("on_offset_reset: halt".to_owned());
     kafka.reset_offsets(&stage.group(), &stage.name, "--to-earliest");
     let mut weir = stage.weir("a");
     assert_eq!(weir.wait(PATIENCE).code(), Some(1), "{}", weir.log());
@@ -58,7 +58,9 @@ fn a_deleted_group_goes_on_from_the_ledger() {
 #[test]
 fn after_sigterm_the_member_keeps_its_place_and_a_restart_has_its_partitions_at_once() {
     let (kafka, clickhouse) = (Kafka::shared(), ClickHouse::shared());
-    let stage = Stage::new("clean_stop", kafka, clickhouse, 2);
+    // Longer than a busy machine needs for a start.
+    let session_timeout_ms = 60_000;
+    let stage = Stage { session_timeout_ms, ..Stage::new("clean_stop", kafka, clickhouse, 2) };
     let mut events = Events::new(8);
     for round in 0..3 {
         kafka.produce(&stage.name, &events.take(1000));
@@ -66,7 +68,7 @@ fn after_sigterm_the_member_keeps_its_place_and_a_restart_has_its_partitions_at_
         let back = weir.wait_for_metric("weir_blocks_acknowledged_total", "", 1.0);
         println!("clean_stop: {back:?} from start to the first acknowledged block");
         assert!(
-            round == 0 || back < Duration::from_millis(SESSION_TIMEOUT_MS),
+            round == 0 || back < Duration::from_millis(session_timeout_ms),
             "a restart does not wait for the group"
         );
         settle(kafka, clickhouse, &stage, None, &mut [&mut weir]);

@@ -4,7 +4,9 @@
 //! and one engine; those that kill a part have it for themselves. The result is compared row for row with the oracle
 //! (`oracle.rs`), which reads the topic with a plain client.
 
+mod broken;
 mod chaos;
+mod damage;
 mod disk;
 mod flow;
 mod groups;
@@ -14,7 +16,11 @@ mod oracle;
 mod plain;
 mod rebalances;
 mod refused;
+mod secured;
+mod several_pipelines;
+mod several_topics;
 mod stage;
+mod stops;
 #[path = "../support/mod.rs"]
 mod support;
 mod topics;

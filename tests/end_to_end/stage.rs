@@ -3,8 +3,10 @@
 use crate::support::clickhouse::{ClickHouse, USER};
 use crate::support::free_port;
 use crate::support::kafka::Kafka;
+use crate::support::process::{Ended, Process};
 use crate::weir::Weir;
 use std::path::PathBuf;
+use std::process::Command;
 use tempfile::TempDir;
 
 /// The member that does not answer for so long is out of the group.
@@ -23,11 +25,23 @@ pub struct Stage {
     /// The pipeline's `steps`, as YAML.
     pub steps: String,
     /// More lines of the pipeline, such as `on_offset_reset: halt`.
-    pub pipeline: Vec<String>,
+    pub lines: Vec<String>,
+    /// Other pipelines of the same file.
+    pub neighbours: String,
     /// What stands in `source` besides the topic, such as `time: { … }`.
     pub source: String,
+    /// In the place of `topic: <name>`, such as `topics: [a, b]`.
+    pub topics: String,
     pub batch: String,
-    pub environment: Vec<(String, String)>,
+    /// What comes behind the rest of `clickhouse` and of the sink, with a comma before it.
+    pub connection: String,
+    pub sink: String,
+    /// Under `kafka`, such as `security: { … }`.
+    pub security: String,
+    pub memory_limit: String,
+    pub session_timeout_ms: u64,
+    /// A file may not be longer, where that is set.
+    pub file_bytes_max: Option<u64>,
 }
 
 impl Stage {
@@ -50,10 +64,17 @@ impl Stage {
             brokers: kafka.brokers(),
             url: clickhouse.url(),
             steps: "[ { dedup: { key: id, window: 24h } } ]".to_owned(),
-            pipeline: vec![],
+            lines: vec![],
+            neighbours: String::new(),
             source: String::new(),
+            topics: format!("topic: {name}"),
             batch: "rows: 2000, interval: 200ms".to_owned(),
-            environment: vec![],
+            connection: String::new(),
+            sink: String::new(),
+            security: String::new(),
+            memory_limit: "512MiB".to_owned(),
+            session_timeout_ms: SESSION_TIMEOUT_MS,
+            file_bytes_max: None,
         }
     }
 
@@ -90,37 +111,65 @@ impl Stage {
     /// Starts `weir run` with further arguments.
     pub fn weir_with(&self, instance: &str, arguments: &[&str]) -> Weir {
         let port = free_port();
-        let config = self.folder.path().join(format!("{instance}.yaml"));
-        std::fs::write(&config, self.config(instance, port)).unwrap();
-        Weir::start(instance, &config, port, &self.log(instance), arguments, &self.environment)
+        let config = self.write_config(instance, port);
+        Weir::start(instance, &config, port, &self.log(instance), arguments, self.file_bytes_max)
+    }
+
+    /// Runs another command of weir on this instance's configuration, to its end.
+    pub fn run(&self, instance: &str, arguments: &[&str]) -> Ended {
+        let config = self.write_config(instance, free_port());
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+        command.args(arguments).arg("--config").arg(config);
+        Process::run(&format!("weir {}", arguments.join(" ")), command, self.folder.path())
+    }
+
+    /// The dead letters of the local store while this instance is stopped, as `export` tells them.
+    pub fn letters(&self, instance: &str) -> Vec<serde_json::Value> {
+        let ended = self.run(instance, &["dead-letters", "export"]);
+        assert_eq!(ended.code, 0, "{}", ended.err);
+        ended.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn write_config(&self, instance: &str, port: u16) -> PathBuf {
+        let path = self.folder.path().join(format!("{instance}.yaml"));
+        std::fs::write(&path, self.config(instance, port)).unwrap();
+        path
     }
 
     fn config(&self, instance: &str, port: u16) -> String {
-        let Stage { name, brokers, url, steps, source, batch, .. } = self;
-        let state = self.state(instance);
-        let more: String = self.pipeline.iter().map(|line| format!("    {line}\n")).collect();
+        let Stage { name, brokers, url, connection, security, memory_limit, session_timeout_ms, .. } = self;
+        let (state, pipeline) = (self.state(instance), self.pipeline());
         format!(
             "version: 1
 kafka:
   brokers: [\"{brokers}\"]
-  librdkafka:
-    session.timeout.ms: {SESSION_TIMEOUT_MS}
-    heartbeat.interval.ms: 500
-    topic.metadata.refresh.interval.ms: 1000
-clickhouse: {{ url: \"{url}\", database: {name}, user: {USER} }}
+  librdkafka: {{ session.timeout.ms: {session_timeout_ms}, heartbeat.interval.ms: 500,
+    topic.metadata.refresh.interval.ms: 1000 }}
+  {security}
+clickhouse: {{ url: \"{url}\", database: {name}, user: {USER}{connection} }}
 state: {{ rocksdb: {{ path: \"{}\" }} }}
 http: {{ listen: \"127.0.0.1:{port}\" }}
-runtime: {{ workers: 2, memory_limit: 512MiB }}
+runtime: {{ workers: 2, memory_limit: {memory_limit} }}
 pipelines:
-  - name: {name}
+{pipeline}{}",
+            state.display(),
+            self.neighbours
+        )
+    }
+
+    /// The pipeline alone.
+    pub fn pipeline(&self) -> String {
+        let Stage { name, steps, source, topics, batch, sink, .. } = self;
+        let more: String = self.lines.iter().map(|line| format!("    {line}\n")).collect();
+        format!(
+            "  - name: {name}
     source:
-      kafka: {{ topic: {name} }}
+      kafka: {{ {topics} }}
       {source}
     steps: {steps}
     sink:
-      clickhouse: {{ table: t, batch: {{ {batch} }} }}
-{more}",
-            state.display()
+      clickhouse: {{ database: {name}, table: t, batch: {{ {batch} }}{sink} }}
+{more}"
         )
     }
 }

@@ -68,7 +68,7 @@ fn a_topic_that_grows_stops_a_dedup_with_that_sentence() {
 fn a_topic_that_grows_is_read_on_from_the_new_partitions_start_where_that_was_asked_for() {
     let (kafka, clickhouse) = (Kafka::shared(), ClickHouse::shared());
     let mut stage = Stage::new("grown", kafka, clickhouse, 1);
-    stage.pipeline.push("on_partition_growth: continue".to_owned());
+    stage.lines.push("on_partition_growth: continue".to_owned());
     let flow = Flow::start(kafka, &stage.name, 500, 12);
     let mut weir = stage.weir("a");
     weir.wait_for_metric("weir_blocks_acknowledged_total", "", 2.0);
@@ -98,4 +98,24 @@ fn a_topic_that_ends_in_a_transactions_marker_is_read_to_its_end() {
     let mut weir = stage.weir("a");
     weir.wait_for_metric("weir_rebalances_total", "", 1.0);
     settle(kafka, clickhouse, &stage, None, &mut [&mut weir]);
+}
+
+#[test]
+fn records_gone_before_they_were_read_stop_the_pipeline_or_are_passed_over_as_was_asked() {
+    let (kafka, clickhouse) = (Kafka::shared(), ClickHouse::shared());
+    let mut stage = Stage::new("retention", kafka, clickhouse, 1);
+    let mut events = Events::new(18);
+    kafka.produce(&stage.name, &events.take(1000));
+    settle(kafka, clickhouse, &stage, None, &mut [&mut stage.weir("a")]);
+    kafka.produce(&stage.name, &events.take(1000));
+    let mut records = kafka.read_all(&stage.name);
+    kafka.delete_records(&stage.name, 0, 1400);
+    let mut weir = stage.weir("a");
+    assert_eq!(weir.wait(PATIENCE).code(), Some(1), "{}", weir.log());
+    let sentence = "records 1000 to 1400 of `retention` partition 0 are gone before they were processed";
+    assert!(weir.log().contains(sentence) && weir.log().contains("on_gap: continue"), "{}", weir.log());
+    stage.lines.push("on_gap: continue".to_owned());
+    records.retain(|record| !(1000..1400).contains(&record.offset));
+    let mut weir = stage.weir("a");
+    settle_with(clickhouse, &stage, &deduplicated(&records, None), &mut [&mut weir]);
 }

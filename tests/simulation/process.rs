@@ -287,12 +287,29 @@ impl Process {
 
     /// Delivery takes the next attempt and sends its request, if its lease still holds.
     pub fn begin_attempt(&mut self, table: &mut Table) {
-        let Some(Attempt { task, send, block, .. }) = self.jobs.pop_front() else { return };
+        let Some(Attempt { task, send, block, stale }) = self.jobs.pop_front() else { return };
         let holds = self.clock.boot_ms() < send.lease_until_ms;
         if !holds {
             return self.answer(task, send.epoch, send.output, AttemptOutcome::NotBegun);
         }
         assert!(send.token.0.ends_with(ROW_TARGET) || send.token.0.ends_with(LETTER_TARGET), "{:?}", send.token);
+        if let Some(stale) = stale {
+            let letters = send.token.0.ends_with(LETTER_TARGET);
+            let held = self.seams.call("ask the table", || table.held(letters, task.partition, &stale.ranges));
+            let whole = held >= block.rows;
+            self.seams.note(|| format!("life {} finds {held} of {} rows of {}", self.life, block.rows, send.token.0));
+            match (held, whole) {
+                (0, _) => {}
+                (_, true) => {
+                    let outcome = AttemptOutcome::Acknowledged { seconds: 0.0 };
+                    return self.answer(task, send.epoch, send.output, outcome);
+                }
+                (_, false) => {
+                    let error = Error::stop("unclear", "a part of the block is in the table");
+                    return self.answer(task, send.epoch, send.output, AttemptOutcome::Failed(error));
+                }
+            }
+        }
         let token = match self.bug {
             Some(Bug::TokenChanges) => format!("{}/{}", send.token.0, self.life),
             _ => send.token.0,

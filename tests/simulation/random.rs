@@ -86,6 +86,7 @@ fn draw(seed: u64, kind: Option<Kind>, bug: Option<Bug>) -> (Kind, Setup, Chance
     let kind = kind.unwrap_or(drawn);
     let inputs = match kind {
         Kind::SharedKeys => 2,
+        Kind::Recreated if chance.one_in(2) => 2,
         Kind::Recreated => 1,
         _ if chance.one_in(3) => 2,
         _ => 1,

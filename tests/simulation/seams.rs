@@ -38,7 +38,9 @@ impl Seams {
     /// Makes a call to the outside.
     pub fn call<T>(&self, name: &'static str, act: impl FnOnce() -> T) -> T {
         let number = self.count();
-        self.note(|| format!("call {number}: {name}"));
+        if name != "fill" {
+            self.note(|| format!("call {number}: {name}"));
+        }
         self.die_at(number, Side::Before);
         let result = act();
         self.die_at(number, Side::After);

@@ -4,6 +4,7 @@
 //! client and is applied all the same, later.
 
 use crate::rows::RowId;
+use crate::world::topic;
 use std::collections::{BTreeMap, BTreeSet};
 use weir::runtime::task::TaskId;
 use weir::sink::Block;
@@ -67,6 +68,22 @@ impl Table {
             came.push(incarnation.clone());
         }
         twice.map_or(Ok(()), Err)
+    }
+
+    /// How many rows of these ranges of offsets there are; dead letters lie in a table of their own.
+    pub fn held(&self, letters: bool, partition: i32, ranges: &[(String, i64, i64)]) -> u64 {
+        let is_meant = |row: &RowId| {
+            let of_it = row.is_letter == letters && row.partition == partition;
+            let inside =
+                |(name, from, to): &(String, i64, i64)| *name == topic(row.input) && (*from..*to).contains(&row.offset);
+            of_it && ranges.iter().any(inside)
+        };
+        self.rows.iter().filter(|(row, _)| is_meant(row)).map(|(_, came)| came.len() as u64).sum()
+    }
+
+    /// More time has passed than any token is remembered.
+    pub fn forget_all(&mut self) {
+        self.window.clear();
     }
 
     /// The window moves on over every token that nobody may use again: what Kafka knows as acknowledged and is

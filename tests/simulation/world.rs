@@ -26,7 +26,7 @@ use weir::runtime::compile::{self, Blueprint};
 use weir::runtime::coordinator::{Coordinator, GroupTimes, Progress};
 use weir::runtime::opening::{Opening, OpeningSettings};
 use weir::runtime::recovery::Policy;
-use weir::runtime::task::{AttemptOutcome, Stage, TaskSettings};
+use weir::runtime::task::{AttemptOutcome, TaskSettings};
 use weir::source::Group;
 use weir::source::memory::MemoryKafka;
 use weir::state::ledger::{self, Mark, MarkRead};
@@ -48,6 +48,8 @@ pub struct Setup {
     pub shared_keys: bool,
     /// The table forgets a token as soon as nobody may use it again.
     pub tight_window: bool,
+    /// For how long the table remembers a token, as far as the tasks know.
+    pub remembers_ms: i64,
     pub commit_delay_ms: u64,
     pub jobs_max: usize,
     /// Small: a re-read is stored in many pieces.
@@ -69,6 +71,7 @@ impl Setup {
             batch_rows: 4,
             shared_keys: false,
             tight_window: false,
+            remembers_ms: i64::MAX,
             commit_delay_ms: 0,
             jobs_max: 8,
             state_bytes_max: 1 << 20,
@@ -325,7 +328,7 @@ impl World {
             state_bytes_max: self.setup.state_bytes_max,
             stops_on_failure: self.until_end_now,
             gate: Arc::default(),
-            window_ms: i64::MAX,
+            window_ms: self.setup.remembers_ms,
             resend_unclear: false,
             strict: false,
         }

@@ -1,6 +1,6 @@
 //! A started program: its signals, its end, its log. It ends with the test process, however that ends.
 
-use super::wait_for;
+use super::{PATIENCE, wait_for};
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,14 @@ use std::time::Duration;
 
 /// How many lines of its log a failure shows.
 const LOG_LINES: usize = 30;
+
+/// How a program ended.
+pub struct Ended {
+    /// -1 when a signal ended it.
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
 
 pub struct Process {
     child: Child,
@@ -30,6 +38,15 @@ impl Process {
     pub fn start_apart(name: &str, mut command: Command, output: &Path, log: &Path) -> Process {
         command.stdout(File::create(output).unwrap());
         Process::spawn(name, command, log)
+    }
+
+    /// Runs the program to its end, with files of this folder in between.
+    pub fn run(name: &str, command: Command, folder: &Path) -> Ended {
+        let (out, err) = (folder.join("ended.out"), folder.join("ended.err"));
+        let _ = std::fs::remove_file(&err);
+        let status = Process::start_apart(name, command, &out, &err).wait(PATIENCE);
+        let text = |path| String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
+        Ended { code: status.code().unwrap_or(-1), out: text(out), err: text(err) }
     }
 
     fn spawn(name: &str, mut command: Command, log: &Path) -> Process {

@@ -4,8 +4,13 @@
 //! message ends. What goes wrong is decided per request, by a plan that the test sets.
 
 use super::PATIENCE;
+use super::kafka::Certificates;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned};
 use std::collections::VecDeque;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -28,6 +33,7 @@ pub enum Fate {
 }
 
 pub struct Proxy {
+    scheme: &'static str,
     port: u16,
     shared: Arc<Shared>,
 }
@@ -36,6 +42,7 @@ struct Shared {
     upstream: String,
     plan: Mutex<Plan>,
     inserts: AtomicU64,
+    last_request: Mutex<String>,
 }
 
 struct Plan {
@@ -49,23 +56,49 @@ struct Plan {
 impl Proxy {
     /// In front of `url` (`http://127.0.0.1:PORT`).
     pub fn start(url: &str) -> Proxy {
+        Proxy::listen(url, "http", |shared, client| shared.serve(client))
+    }
+
+    /// The same over TLS, with the certificate that the authority made for a server; `asks` for the client's.
+    pub fn start_tls(url: &str, certificates: &Certificates, asks: bool) -> Proxy {
+        let config = server_config(certificates, asks);
+        Proxy::listen(url, "https", move |shared, client| {
+            let session = ServerConnection::new(Arc::clone(&config)).expect("the configuration is whole");
+            shared.serve(StreamOwned::new(session, client))
+        })
+    }
+
+    fn listen(
+        url: &str,
+        scheme: &'static str,
+        serve: impl Fn(&Shared, TcpStream) -> std::io::Result<()> + Clone + Send + 'static,
+    ) -> Proxy {
         let upstream = url.strip_prefix("http://").expect("a plain HTTP address").to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let plan = Mutex::new(Plan { next: VecDeque::new(), after: Fate::Pass, outage: false });
-        let shared = Arc::new(Shared { upstream, plan, inserts: AtomicU64::new(0) });
+        let shared = Arc::new(Shared { upstream, plan, inserts: AtomicU64::new(0), last_request: Mutex::default() });
         let for_thread = Arc::clone(&shared);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let shared = Arc::clone(&for_thread);
-                std::thread::spawn(move || drop(shared.serve(client)));
+                let (shared, serve) = (Arc::clone(&for_thread), serve.clone());
+                std::thread::spawn(move || {
+                    client.set_read_timeout(Some(PATIENCE))?;
+                    client.set_nodelay(true)?;
+                    serve(&shared, client)
+                });
             }
         });
-        Proxy { port, shared }
+        Proxy { scheme, port, shared }
     }
 
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("{}://127.0.0.1:{}", self.scheme, self.port)
+    }
+
+    /// Line and headers of the newest request.
+    pub fn last_request(&self) -> String {
+        self.shared.last_request.lock().unwrap().clone()
     }
 
     /// What happens to the next inserts, in order. Other requests pass.
@@ -90,38 +123,37 @@ impl Proxy {
 }
 
 impl Shared {
-    fn serve(&self, client: TcpStream) -> std::io::Result<()> {
-        client.set_read_timeout(Some(PATIENCE))?;
-        client.set_nodelay(true)?;
-        let mut client_reader = BufReader::new(client.try_clone()?);
-        let mut client = client;
+    /// Breaks the connection by returning.
+    fn serve(&self, client: impl Read + Write) -> std::io::Result<()> {
+        let mut client = BufReader::new(client);
         let mut server: Option<TcpStream> = None;
-        while let Some(request) = Message::read(&mut client_reader)? {
+        while let Some(request) = Message::read(&mut client)? {
+            *self.last_request.lock().unwrap() = String::from_utf8_lossy(&request.head).into_owned();
             let fate = self.fate_of(&request);
             match fate {
-                Fate::LoseRequest => return client.shutdown(Shutdown::Both),
+                Fate::LoseRequest => return Ok(()),
                 Fate::Answer(status, body) => {
                     let length = body.len();
-                    write!(client, "HTTP/1.1 {status} Planned\r\ncontent-length: {length}\r\n\r\n{body}")?;
+                    let answer = format!("HTTP/1.1 {status} Planned\r\ncontent-length: {length}\r\n\r\n{body}");
+                    client.get_mut().write_all(answer.as_bytes())?;
                     continue;
                 }
                 Fate::CutRequest => {
                     let mut server = TcpStream::connect(&self.upstream)?;
                     server.write_all(&request.head)?;
                     server.write_all(&request.body[..request.body.len() / 2])?;
-                    server.shutdown(Shutdown::Both)?;
-                    return client.shutdown(Shutdown::Both);
+                    return server.shutdown(Shutdown::Both);
                 }
                 Fate::Pass | Fate::LoseAnswer | Fate::Delay(_) => {}
             }
             let answer = self.exchange(&mut server, &request)?;
             match fate {
-                Fate::LoseAnswer => return client.shutdown(Shutdown::Both),
+                Fate::LoseAnswer => return Ok(()),
                 Fate::Delay(time) => std::thread::sleep(time),
                 _ => {}
             }
-            client.write_all(&answer.head)?;
-            client.write_all(&answer.body)?;
+            client.get_mut().write_all(&[answer.head, answer.body].concat())?;
+            client.get_mut().flush()?;
         }
         Ok(())
     }
@@ -161,6 +193,23 @@ impl Shared {
         let answer = Message::read(&mut BufReader::new(stream.try_clone()?))?;
         answer.ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into())
     }
+}
+
+fn server_config(certificates: &Certificates, asks: bool) -> Arc<ServerConfig> {
+    let read = |path| CertificateDer::from_pem_file(path).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
+    let builder = match asks {
+        false => builder.unwrap().with_no_client_auth(),
+        true => {
+            let mut roots = RootCertStore::empty();
+            roots.add(read(certificates.ca())).unwrap();
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+            builder.unwrap().with_client_cert_verifier(verifier)
+        }
+    };
+    let key = PrivateKeyDer::from_pem_file(certificates.server_key()).unwrap();
+    Arc::new(builder.with_single_cert(vec![read(certificates.server_certificate())], key).unwrap())
 }
 
 /// One HTTP message, as it came.

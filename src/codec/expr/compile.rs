@@ -28,6 +28,11 @@ impl std::fmt::Display for ExprError {
     }
 }
 
+/// Operators, brackets and dots of one expression.
+const OPERATORS_MAX: usize = 500;
+/// The parser takes some KiB of it for each level.
+const PARSER_STACK_BYTES: usize = 64 << 20;
+
 /// What comes out: the tree, and the path where the expression is nothing but one.
 pub struct Compiled {
     pub root: Node,
@@ -48,9 +53,19 @@ fn parse(text: &str) -> Result<(IdedExpr, SourceInfo), ExprError> {
     if text.trim().is_empty() {
         return Err(ExprError { message: "an empty expression".to_owned(), start: 0, len: whole });
     }
+    let operators = operators(text);
+    if operators > OPERATORS_MAX {
+        let message = format!(
+            "the expression has {operators} operators, brackets and dots, and {OPERATORS_MAX} is the most: `x in \
+             [...]` compares with many values, and several steps follow one another"
+        );
+        return Err(ExprError { message, start: 0, len: whole });
+    }
     // A panic of the parser's is a finding like any other.
-    let parsed = std::panic::catch_unwind(|| {
-        cel::parser::Parser::new().enable_ident_escape_syntax(true).parse_with_source_info(text)
+    let parsed = std::thread::scope(|scope| {
+        let parse = || cel::parser::Parser::new().enable_ident_escape_syntax(true).parse_with_source_info(text);
+        let thread = std::thread::Builder::new().stack_size(PARSER_STACK_BYTES);
+        thread.spawn_scoped(scope, parse).expect("the process can start a thread").join()
     });
     match parsed {
         Ok(Ok(parsed)) => Ok(parsed),
@@ -63,6 +78,23 @@ fn parse(text: &str) -> Result<(IdedExpr, SourceInfo), ExprError> {
         }
         Err(_) => Err(ExprError { message: "not an expression".to_owned(), start: 0, len: whole }),
     }
+}
+
+/// How deep the tree can be at most: each of them adds a level, and all that walks the tree is recursive.
+fn operators(text: &str) -> usize {
+    let mut quote = None;
+    let mut count = 0;
+    let mut chars = text.chars();
+    while let Some(character) = chars.next() {
+        match (quote, character) {
+            (Some(_), '\\') => _ = chars.next(),
+            (Some(open), _) if open == character => quote = None,
+            (None, '"' | '\'') => quote = Some(character),
+            (None, _) if "+-*/%.[({!?<>=&|".contains(character) => count += 1,
+            _ => {}
+        }
+    }
+    count
 }
 
 /// The character of a 1-based line and column.

@@ -193,6 +193,15 @@ fn what_can_be_known_before_is_said_before() {
 }
 
 #[test]
+fn an_expression_of_very_many_operators_is_refused_with_the_way_out() {
+    let many = vec!["x == 1"; 400].join(" || ");
+    let error = Expr::compile(&many, &mut Scope::new()).map(|_| ()).unwrap_err();
+    assert!(error.message.contains("x in [...]"), "{}", error.message);
+    let list = format!("x in [{}]", vec!["'a.b + (c)'"; 5_000].join(", "));
+    assert!(Expr::compile(&list, &mut Scope::new()).is_ok());
+}
+
+#[test]
 fn errors_point_at_their_place() {
     let place = |text: &str| {
         let error = Expr::compile(text, &mut Scope::new()).map(|_| ()).unwrap_err();

@@ -31,6 +31,8 @@ pub struct ClickHouseSink {
     database: String,
     table: String,
     settings: Vec<(String, String)>,
+    /// The columns that say which record a row came from: topic, partition, offset.
+    place_columns: [&'static str; 3],
     seen: Mutex<Seen>,
     doubtful_attempts: AtomicU32,
     /// Makes the ids of attempts differ, across processes too.
@@ -64,6 +66,7 @@ impl ClickHouseSink {
             database: database.to_owned(),
             table: table.to_owned(),
             settings: super::mapping::insert_settings(server, user_settings),
+            place_columns: ["_topic", "_partition", "_offset"],
             seen: Mutex::default(),
             doubtful_attempts: AtomicU32::new(0),
             instance: random.iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -73,6 +76,11 @@ impl ClickHouseSink {
 
     fn name(&self) -> String {
         full_name(&self.database, &self.table)
+    }
+
+    /// The same for the table of dead letters, which names the place of a record without underscores.
+    pub fn of_letters(self) -> ClickHouseSink {
+        ClickHouseSink { place_columns: ["topic", "partition", "offset"], ..self }
     }
 
     /// How many rows of a Kafka range the table holds, by its columns `_topic`, `_partition`, `_offset`; `None`:
@@ -87,17 +95,19 @@ impl ClickHouseSink {
         let doing = format!("asking {} for what it holds", self.name());
         let failed = |failure: Failure| failure.into_error(&doing);
         let header = schema::read_header(&self.client, &self.database, &self.table).await.map_err(failed)?;
-        let has = |name: &str| header.iter().any(|column| column.name == name);
-        if !(has("_topic") && has("_partition") && has("_offset")) {
+        let has = |name: &&str| header.iter().any(|column| column.name == *name);
+        if !self.place_columns.iter().all(has) {
             return Ok(None);
         }
+        let [topic_column, partition_column, offset_column] = self.place_columns;
         #[derive(Deserialize)]
         struct Count {
             rows: String,
         }
         let sql = format!(
-            "SELECT toString(count()) AS rows FROM {} WHERE `_topic` = {} AND `_partition` = {partition} \
-             AND `_offset` >= {offset_from} AND `_offset` < {offset_to}",
+            "SELECT toString(count()) AS rows FROM {} WHERE `{topic_column}` = {} \
+             AND `{partition_column}` = {partition} AND `{offset_column}` >= {offset_from} \
+             AND `{offset_column}` < {offset_to}",
             self.name(),
             quoted(topic)
         );

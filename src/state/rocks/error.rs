@@ -3,7 +3,7 @@
 //! ```text
 //! locked      another process has the directory
 //! disk_full   nothing is lost: the same write goes through when there is space
-//! unreadable  the file system refuses (permissions, read-only)
+//! unreadable  the file system refuses (permissions, read-only, a file in the way)
 //! corrupt     files damaged or gone: set the directory aside, never repair
 //! absent      nothing was ever stored here (for a reader)
 //! newer       written by a weir that knows more tables
@@ -15,8 +15,11 @@ use rocksdb::ErrorKind;
 use std::path::Path;
 
 const LOCKED: [&str; 3] = ["lock hold by current process", "While lock file", "No locks available"];
-const DISK_FULL: [&str; 3] = ["No space left on device", "Disk quota exceeded", "Max allowed space was reached"];
-const UNREADABLE: [&str; 3] = ["Permission denied", "Operation not permitted", "Read-only file system"];
+/// The last one is a limit on the size of files (`ulimit -f`).
+const DISK_FULL: [&str; 4] =
+    ["No space left on device", "Disk quota exceeded", "Max allowed space was reached", "File too large"];
+const UNREADABLE: [&str; 5] =
+    ["Permission denied", "Operation not permitted", "Read-only file system", "Not a directory", "File exists"];
 const NEWER: [&str; 1] = ["Column families not opened"];
 const GONE: [&str; 1] = ["No such file or directory"];
 
