@@ -26,7 +26,7 @@ use weir::runtime::compile::{self, Blueprint};
 use weir::runtime::coordinator::{Coordinator, GroupTimes, Progress};
 use weir::runtime::opening::{Opening, OpeningSettings};
 use weir::runtime::recovery::Policy;
-use weir::runtime::task::{AttemptOutcome, TaskSettings};
+use weir::runtime::task::{AttemptOutcome, Stage, TaskSettings};
 use weir::source::Group;
 use weir::source::memory::MemoryKafka;
 use weir::state::ledger::{self, Mark, MarkRead};
