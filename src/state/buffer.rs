@@ -213,7 +213,8 @@ impl Buffer {
         let from = self.closed.saturating_sub(segment.record.first).min(u32::MAX as u64) as u32;
         self.waiting += segment.waiting_rows(from).count() as u64;
         if let (true, Some(resident)) = (segment.is_due, &segment.resident) {
-            let hit = |row| Hit { time_ms: resident.row(row).0.time_ms, arrival: Arrival(segment.record.first + row as u64) };
+            let hit =
+                |row| Hit { time_ms: resident.row(row).0.time_ms, arrival: Arrival(segment.record.first + row as u64) };
             self.deadlines.extend(segment.waiting_rows(from).map(hit).map(Reverse));
         }
         self.segments.push(segment);
@@ -583,7 +584,9 @@ impl Buffer {
         }
         if self.segments.len() < segments {
             // What waited in them was sent; what is left of it in the deadlines has no row to ask any more.
-            let of_segment = |hit: &Hit| self.segments.iter().any(|segment| (segment.record.first..segment.end()).contains(&hit.arrival.0));
+            let of_segment = |hit: &Hit| {
+                self.segments.iter().any(|segment| (segment.record.first..segment.end()).contains(&hit.arrival.0))
+            };
             self.deadlines.retain(|Reverse(hit)| of_segment(hit));
             self.due_next_ms = self.oldest_not_due_ms();
         }

@@ -32,8 +32,7 @@ pub enum Table {
 }
 
 impl Table {
-    pub const ALL: [Table; 5] =
-        [Table::Seen, Table::Ledger, Table::Outbox, Table::DeadLetters, Table::Buffer];
+    pub const ALL: [Table; 5] = [Table::Seen, Table::Ledger, Table::Outbox, Table::DeadLetters, Table::Buffer];
 
     /// The name of the column family and the metric label.
     pub fn name(self) -> &'static str {

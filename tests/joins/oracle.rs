@@ -84,7 +84,11 @@ impl Oracle {
                 (Kind::Interval { after_ms, .. }, Side::Left) => after_ms,
                 (Kind::Interval { before_ms, .. }, Side::Right) => before_ms,
                 (Kind::Temporal { within_ms, exact }, Side::Left) | (Kind::Table { within_ms, exact }, Side::Left) => {
-                    if exact { 0 } else { within_ms }
+                    if exact {
+                        0
+                    } else {
+                        within_ms
+                    }
                 }
                 (Kind::Temporal { within_ms, .. } | Kind::Table { within_ms, .. }, Side::Right) => within_ms,
             }
@@ -230,7 +234,8 @@ impl Oracle {
 
     /// Stored rows of the other side with this key.
     fn opposite(&self, row: &Row) -> Vec<Seen> {
-        let meets = |other: &&Seen| other.row.side != row.side && other.row.key == row.key && other.state != State::Gone;
+        let meets =
+            |other: &&Seen| other.row.side != row.side && other.row.key == row.key && other.state != State::Gone;
         self.seen.iter().filter(meets).copied().collect()
     }
 
@@ -242,7 +247,10 @@ impl Oracle {
                 State::Serves => is_interval || row.side == Side::Right,
                 State::Gone => false,
             };
-            other.row.side == row.side && other.row.key == row.key && is_here && self.upper_ms(&other.row) >= self.now_ms
+            other.row.side == row.side
+                && other.row.key == row.key
+                && is_here
+                && self.upper_ms(&other.row) >= self.now_ms
         };
         self.seen.iter().filter(counts).count() as u64 >= self.rules.rows_per_key_max
     }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use weir::state::StateStore;
 use weir::state::buffer::SegmentSize;
 use weir::state::memory::MemoryStore;
+use weir::state::rocks::{RocksStore, Shared};
 use weir::step::join::{Kind, Late, Rules, Side};
 
 /// A record: side, key, step of its time, and how it is to be taken.
@@ -78,7 +79,8 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 }
 
 fn segment() -> impl Strategy<Value = SegmentSize> {
-    let small = (1u32..40, 1u32..5).prop_map(|(rows_max, chunk_rows)| SegmentSize { rows_max, bytes_max: 1 << 20, chunk_rows });
+    let small =
+        (1u32..40, 1u32..5).prop_map(|(rows_max, chunk_rows)| SegmentSize { rows_max, bytes_max: 1 << 20, chunk_rows });
     prop_oneof![3 => small, 1 => Just(SegmentSize::within(1 << 20))]
 }
 
@@ -119,10 +121,13 @@ fn split(out: &[Out]) -> (Vec<Out>, Vec<Out>) {
 
 /// What holds whatever the definition says in detail.
 fn once_each(rules: &Rules, rows: &[Out]) -> Result<(), TestCaseError> {
-    let mut pairs: Vec<_> = rows.iter().map(|out| match out {
-        Out::Row { left, right, .. } => (*left, *right),
-        Out::Dead { .. } => unreachable!("only rows"),
-    }).collect();
+    let mut pairs: Vec<_> = rows
+        .iter()
+        .map(|out| match out {
+            Out::Row { left, right, .. } => (*left, *right),
+            Out::Dead { .. } => unreachable!("only rows"),
+        })
+        .collect();
     pairs.sort();
     prop_assert!(pairs.windows(2).all(|two| two[0] != two[1]), "a pair came twice");
     for (side, kept) in [(0, rules.keeps_left), (1, rules.keeps_right)] {
@@ -270,5 +275,23 @@ proptest! {
         stage.pass(&places[close_at..], &[], true);
         prop_assert_eq!(split(&stage.out), split(&oracle.out));
         once_each(&rules, &split(&stage.out).0)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_store_on_disk_gives_the_same(
+        rules in rules(),
+        draws in draws(),
+        acts in acts(),
+        segment in segment(),
+        lateness_ms in (0i64..30, 0i64..30),
+    ) {
+        let places = places(&rules, &draws, lateness_ms);
+        let directory = tempfile::tempdir().unwrap();
+        let store = RocksStore::open(directory.path(), &Shared::new(8 << 20, 64 << 20)).unwrap();
+        agrees(&store, rules, &places, &acts, segment)?;
     }
 }

@@ -82,7 +82,9 @@ impl Segment {
     /// The rows from `from` on that wait, in the order they came.
     pub fn waiting_rows(&self, from: u32) -> impl Iterator<Item = u32> {
         let words = self.waiting.iter().enumerate().filter(|(_, word)| **word != 0);
-        let rows = words.flat_map(|(at, &word)| (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at as u32 * 64 + bit));
+        let rows = words.flat_map(|(at, &word)| {
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at as u32 * 64 + bit)
+        });
         rows.filter(move |row| *row >= from)
     }
 
@@ -168,6 +170,9 @@ impl Resident {
     }
 
     fn bytes(&self) -> usize {
-        self.bytes.capacity() + self.heads.capacity() * size_of::<Head>() + self.starts.capacity() * 4 + self.postings.bytes()
+        self.bytes.capacity()
+            + self.heads.capacity() * size_of::<Head>()
+            + self.starts.capacity() * 4
+            + self.postings.bytes()
     }
 }

@@ -8,9 +8,22 @@ const TASK: TaskNo = TaskNo(3);
 
 #[derive(Clone, Debug)]
 enum Act {
-    Append { key: u8, time_ms: i64, waits: bool },
-    Find { key: u8, from_ms: i64, len_ms: i64 },
-    Nearest { key: u8, from_ms: i64, len_ms: i64, at_ms: i64 },
+    Append {
+        key: u8,
+        time_ms: i64,
+        waits: bool,
+    },
+    Find {
+        key: u8,
+        from_ms: i64,
+        len_ms: i64,
+    },
+    Nearest {
+        key: u8,
+        from_ms: i64,
+        len_ms: i64,
+        at_ms: i64,
+    },
     Settle(prop::sample::Index),
     /// Everything older is handed out.
     Release(i64),
@@ -219,7 +232,11 @@ fn key_of(key: u8) -> u128 {
 }
 
 fn size() -> impl Strategy<Value = SegmentSize> {
-    (1u32..80, 1usize..200, 1u32..6).prop_map(|(rows_max, bytes_max, chunk_rows)| SegmentSize { rows_max, bytes_max, chunk_rows })
+    (1u32..80, 1usize..200, 1u32..6).prop_map(|(rows_max, bytes_max, chunk_rows)| SegmentSize {
+        rows_max,
+        bytes_max,
+        chunk_rows,
+    })
 }
 
 proptest! {
@@ -270,6 +287,25 @@ fn what_nobody_will_ask_for_leaves_nothing_behind_but_the_manifest() {
     assert_eq!(keys(&store), [Prefix::new(TASK, 1, 0).manifest().to_vec()]);
     let mut reopened = Buffer::open(&store, TASK, 1, 0, SMALL).unwrap();
     assert_eq!(reopened.append(1, 100, b"", false), Arrival(11));
+}
+
+#[test]
+fn a_row_that_was_settled_before_its_segment_came_due_waits_again_when_that_is_taken_back() {
+    let (store, _) = stored(7, SMALL);
+    let mut buffer = Buffer::open(&store, TASK, 1, 0, SMALL).unwrap();
+    let mark = buffer.mark();
+    buffer.settle(Arrival(1));
+    let released = |buffer: &mut Buffer| {
+        let mut released = vec![];
+        while let Some(hit) = buffer.due(&store, 3).unwrap() {
+            buffer.take_due();
+            released.push(hit.arrival.0);
+        }
+        released
+    };
+    assert_eq!(released(&mut buffer), [0, 2]);
+    buffer.rollback(mark);
+    assert_eq!(released(&mut buffer), [0, 1, 2]);
 }
 
 #[test]

@@ -333,7 +333,9 @@ impl Join {
         if let (Some(number), Some(probe)) = (arrived.opposite, self.opposite_probe(arrived, key)) {
             match (arrived.event.side, &self.right) {
                 (Side::Right, _) => self.left.find(&self.work.left_ahead, number as usize, &probe, &mut hits),
-                (Side::Left, Right::Rows(right)) => right.find(&self.work.right_ahead, number as usize, &probe, &mut hits),
+                (Side::Left, Right::Rows(right)) => {
+                    right.find(&self.work.right_ahead, number as usize, &probe, &mut hits)
+                }
                 (Side::Left, Right::Table(_)) => {}
             }
         }
@@ -354,7 +356,8 @@ impl Join {
             (Side::Left, _) => {
                 self.left.find(&self.work.left_ahead, number as usize, &probe, &mut hits);
                 // Where each left row comes out once, those that did are no longer here.
-                let is_here = |hit: &&Hit| matches!(self.rules.kind, Kind::Interval { .. }) || self.left.is_waiting(hit.arrival);
+                let is_here =
+                    |hit: &&Hit| matches!(self.rules.kind, Kind::Interval { .. }) || self.left.is_waiting(hit.arrival);
                 hits.iter().filter(is_here).count() as u64 >= self.rules.rows_per_key_max
             }
         };
