@@ -34,8 +34,14 @@ pub struct Versions {
     /// What the store has of the keys that were looked ahead for; nothing is an empty list.
     known: HashMap<u128, Vec<u8>>,
     bytes: usize,
-    undo: Option<(Mark, Vec<(u128, Option<Changed>)>)>,
+    undo: Option<Undo>,
     marks: u64,
+}
+
+/// What keys were before each change since the mark.
+struct Undo {
+    mark: Mark,
+    before: Vec<(u128, Option<Changed>)>,
 }
 
 #[derive(Clone)]
@@ -161,23 +167,22 @@ impl Versions {
         if before.as_ref().is_none_or(|before| before.round != self.round) {
             self.open.push(key);
         }
-        if let Some((_, undo)) = &mut self.undo {
-            undo.push((key, before));
+        if let Some(undo) = &mut self.undo {
+            undo.before.push((key, before));
         }
     }
 
     pub fn mark(&mut self) -> Mark {
         self.marks += 1;
-        self.undo = Some((Mark(self.marks), vec![]));
+        self.undo = Some(Undo { mark: Mark(self.marks), before: vec![] });
         Mark(self.marks)
     }
 
     /// Takes back every change since the mark, which must be the latest one; the mark stays. What it knows of the
     /// store stays true.
     pub fn rollback(&mut self, mark: Mark) {
-        let (of, mut undo) = self.undo.take().expect("rollback goes to the latest mark");
-        assert!(of == mark, "rollback goes to the latest mark");
-        while let Some((key, before)) = undo.pop() {
+        let mut undo = self.undo.take().filter(|undo| undo.mark == mark).expect("rollback goes to the latest mark");
+        while let Some((key, before)) = undo.before.pop() {
             if before.as_ref().is_none_or(|before| before.round != self.round) {
                 self.open.pop();
             }
@@ -190,7 +195,7 @@ impl Versions {
             };
             self.bytes -= after.map_or(0, |after| after.versions.len() + ENTRY_BYTES);
         }
-        self.undo = Some((mark, undo));
+        self.undo = Some(undo);
     }
 
     /// Ends the epoch: its changes go into a write, in the order of the keys.
