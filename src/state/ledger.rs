@@ -481,6 +481,7 @@ pub fn clear_retired(store: &dyn StateStore) -> Result<()> {
         let (from, to) = (task.0.to_be_bytes(), (task.0 + 1).to_be_bytes());
         batch.delete_range(Table::Outbox, from, to);
         batch.delete_range(Table::Seen, from, to);
+        batch.delete_range(Table::Buffer, from, to);
         batch.delete(Table::Ledger, key::retired(task));
         store.write(&batch)?;
     }

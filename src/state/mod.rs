@@ -3,12 +3,14 @@
 //! A store is a set of ordered tables of bytes. Everything a task changes in an epoch, its checkpoint and its
 //! blocks included, goes in with ONE [`WriteBatch`].
 
+pub mod buffer;
 pub mod keys;
 pub mod ledger;
 pub mod letters;
 pub mod memory;
 pub mod rocks;
 pub mod seen;
+pub mod versions;
 
 use crate::error::Result;
 use bytes::Bytes;
@@ -25,10 +27,12 @@ pub enum Table {
     Outbox,
     /// Records that could not be processed (`letters.rs`).
     DeadLetters,
+    /// Rows that wait in joins, and tables (`buffer.rs`, `versions.rs`).
+    Buffer,
 }
 
 impl Table {
-    pub const ALL: [Table; 4] = [Table::Seen, Table::Ledger, Table::Outbox, Table::DeadLetters];
+    pub const ALL: [Table; 5] = [Table::Seen, Table::Ledger, Table::Outbox, Table::DeadLetters, Table::Buffer];
 
     /// The name of the column family and the metric label.
     pub fn name(self) -> &'static str {
@@ -37,6 +41,7 @@ impl Table {
             Table::Ledger => "ledger",
             Table::Outbox => "outbox",
             Table::DeadLetters => "dead_letters",
+            Table::Buffer => "buffer",
         }
     }
 }

@@ -2,4 +2,5 @@
 
 pub mod dedup;
 pub mod filter;
+pub mod join;
 pub mod select;

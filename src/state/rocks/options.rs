@@ -13,6 +13,8 @@ const SEEN_BUFFER_BYTES: usize = 32 * MIB;
 /// young files cost lookups, the filters ahead of them save.
 const SEEN_LEVEL_0_FILES: i32 = 10;
 const SEEN_LEVEL_1_BYTES: u64 = 512 << 20;
+/// Rows of joins live for minutes, mostly: many of them never leave memory and log.
+const BUFFER_BUFFER_BYTES: usize = 64 * MIB;
 /// Checkpoints and letters are small and few.
 const SMALL_BUFFER_BYTES: usize = 4 * MIB;
 /// Most blocks are released before this is full, and never leave memory and log. With 32 MiB the blocks of eight
@@ -72,6 +74,7 @@ pub(super) fn for_table(table: Table, shared: &Shared, reclaim: &Reclaim) -> Opt
         Table::Ledger => small(),
         Table::Outbox => outbox(),
         Table::DeadLetters => letters(),
+        Table::Buffer => buffer(),
     };
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(&shared.cache);
@@ -119,6 +122,15 @@ fn outbox() -> Options {
     options.set_blob_file_size(BLOB_FILE_BYTES);
     options.set_enable_blob_gc(true);
     options.set_blob_gc_age_cutoff(1.0);
+    options
+}
+
+/// Pages of rows in the order they came, chunks of indexes, table rows: kilobytes each, gone by whole ranges.
+fn buffer() -> Options {
+    let mut options = Options::default();
+    options.set_write_buffer_size(BUFFER_BUFFER_BYTES);
+    options.set_max_write_buffer_number(3);
+    options.set_compression_type(DBCompressionType::Lz4);
     options
 }
 
