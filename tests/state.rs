@@ -381,6 +381,44 @@ fn no_key_is_forgotten_while_runs_are_merged_and_after_a_restart() {
     assert!(store.table_bytes(Table::Seen) < 200_000 * 24 * 5 / 2, "{}", store.table_bytes(Table::Seen));
 }
 
+/// After a start the filters are filled with each batch, while merges go on.
+#[test]
+fn no_key_is_forgotten_while_the_filters_of_a_large_state_are_filled() {
+    let store = MemoryStore::new();
+    let shape = Shape { chunk_keys: 4, ..MANY_RUNS };
+    let mut seen = Seen::with_shape(TASK, STEP, FIRST, shape);
+    for round in 0..50u64 {
+        assert_eq!(passed(&mut seen, &store, &candidates(round * 2_000..(round + 1) * 2_000)), 2_000);
+        store_epoch(&mut seen, &store, 0);
+    }
+    let mut seen = Seen::with_shape(TASK, STEP, FIRST, shape);
+    let mut filter_bytes = Vec::new();
+    for round in 0..20u64 {
+        assert_eq!(passed(&mut seen, &store, &candidates(round * 5_000..(round + 1) * 5_000)), 0);
+        let new = 100_000 + round * 1_000..101_000 + round * 1_000;
+        assert_eq!(passed(&mut seen, &store, &candidates(new)), 1_000);
+        store_epoch(&mut seen, &store, 0);
+        filter_bytes.push(seen.filter_bytes());
+    }
+    assert!(filter_bytes[0] < filter_bytes[2], "one batch filled everything: {filter_bytes:?}");
+    assert_eq!(passed(&mut seen, &store, &candidates(0..120_000)), 0);
+}
+
+#[test]
+fn a_few_keys_that_change_all_the_time_do_not_fill_the_store() {
+    let store = MemoryStore::new();
+    let options = SeenOptions { memory: Memory::Latest, window_ms: None, filter_bytes_max: 8 << 20 };
+    let mut seen = Seen::with_shape(TASK, STEP, options, MANY_RUNS);
+    for time_ms in 0..20_000 {
+        let at = |candidate: Candidate| Candidate { time_ms, watermark_ms: time_ms, ..candidate };
+        let rows: Vec<Candidate> = candidates(0..50).into_iter().map(at).collect();
+        assert_eq!(passed(&mut seen, &store, &rows), 50);
+        store_epoch(&mut seen, &store, time_ms);
+    }
+    // Twenty times as much was written.
+    assert!(store.table_bytes(Table::Seen) < 1 << 20, "{}", store.table_bytes(Table::Seen));
+}
+
 #[test]
 fn a_passed_window_leaves_nothing_in_the_store() {
     let store = MemoryStore::new();

@@ -86,7 +86,10 @@ impl Blueprint {
                     Keep::Changes(fields) => Some(compiler.content(&path, fields, self.seed)?),
                     _ => None,
                 };
-                Some(Step::Dedup(Box::new(Dedup::new(dedup, task, place as u16, key, content, self.filter_bytes_max))))
+                // A task's share is for all its steps.
+                let dedups = self.plan.steps.iter().filter(|step| matches!(step, StepPlan::Dedup(_))).count();
+                let filter_bytes_max = self.filter_bytes_max / dedups;
+                Some(Step::Dedup(Box::new(Dedup::new(dedup, task, place as u16, key, content, filter_bytes_max))))
             }
         }
     }

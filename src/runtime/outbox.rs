@@ -167,7 +167,7 @@ fn read_mark(committed: &CommittedOffsets) -> Option<Mark> {
     committed.offsets.first().copied().flatten()?;
     match Mark::from_metadata(&committed.metadata) {
         MarkRead::Mark(mark) => Some(*mark),
-        MarkRead::Foreign | MarkRead::Newer(_) => None,
+        MarkRead::Foreign | MarkRead::Newer(_) | MarkRead::Unreadable => None,
     }
 }
 

@@ -86,8 +86,8 @@ fn connect_letters(plan: &PipelinePlan, process: &Process, load: Load) -> Result
             let SinkPlan::ClickHouse(sink) = &plan.sink;
             LetterBuilder::new(&schema, sink.compression)
                 .map_err(|problems| Error::stop("dead_letters", sentences(&problems)))?;
-            let taker =
-                ClickHouseSink::new(client, &server, &connection.database, table, &BTreeMap::new()).of_letters();
+            let taker = ClickHouseSink::new(client, &server, &connection.database, table, &BTreeMap::new())
+                .of_letters(&plan.name);
             let letters = LetterSink::Table {
                 schema: Arc::new(schema),
                 compression: sink.compression,
