@@ -441,10 +441,10 @@ fn a_replaced_state_does_not_come_back_when_the_newer_one_is_passed() {
     let one_run_per_epoch = Shape { run_keys: 1, chunk_keys: 10, fanout: 4, stretch_keys: 100, bytes_max: 1 << 16 };
     let row = |time_ms, watermark_ms, content| Candidate { key: 7 << 70, time_ms, watermark_ms, content };
     // Other keys whose states are older still, so that the merges take in one more run.
-    let other = |time_ms| Candidate { key: 9 << 100, time_ms, watermark_ms: 100, content: 1 };
-    let epochs = |seen: &mut Seen, store: &MemoryStore, count: i64| {
-        for epoch in 0..count {
-            passed(seen, store, &[other(91 + epoch % 2)]);
+    let other = |content| Candidate { key: 9 << 100, time_ms: 91, watermark_ms: 100, content };
+    let epochs = |seen: &mut Seen, store: &MemoryStore, contents: std::ops::Range<u128>| {
+        for content in contents {
+            assert_eq!(passed(seen, store, &[other(content)]), 1);
             store_epoch(seen, store, 100);
         }
     };
@@ -453,10 +453,10 @@ fn a_replaced_state_does_not_come_back_when_the_newer_one_is_passed() {
         let mut seen = Seen::with_shape(TASK, STEP, options, one_run_per_epoch);
         assert_eq!(passed(&mut seen, &store, &[row(100, 100, 1)]), 1);
         store_epoch(&mut seen, &store, 100);
-        epochs(&mut seen, &store, between);
+        epochs(&mut seen, &store, 0..between);
         assert_eq!(passed(&mut seen, &store, &[row(95, 100, 2)]), 1);
         store_epoch(&mut seen, &store, 100);
-        epochs(&mut seen, &store, after);
+        epochs(&mut seen, &store, between..between + after);
         match is_sealed {
             // Merges leave out what is passed, then runs go.
             true => (0..2).for_each(|_| store_epoch(&mut seen, &store, 106)),
