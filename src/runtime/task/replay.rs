@@ -15,7 +15,7 @@ use crate::state::WriteBatch;
 use crate::state::ledger::{Pending, RecordName, Replayed, names_hash};
 use crate::state::letters::{Ended, Ending, Letter, LetterId, Letters, Replaying};
 use crossbeam_channel::Sender;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Letters of one partition that are to be replayed.
@@ -29,7 +29,9 @@ pub struct ReplayRequest {
 }
 
 impl ReplayRequest {
-    pub fn new(seqs: Vec<u64>, answer: Sender<ReplayAnswer>) -> ReplayRequest {
+    pub fn new(mut seqs: Vec<u64>, answer: Sender<ReplayAnswer>) -> ReplayRequest {
+        let mut named = BTreeSet::new();
+        seqs.retain(|&seq| named.insert(seq));
         ReplayRequest { seqs: seqs.into(), answer, done: ReplayDone::default() }
     }
 }
@@ -177,7 +179,7 @@ impl Task {
         self.seal(io, SealedWhy::End, None)
     }
 
-    /// As many of the letters asked for as an epoch takes.
+    /// As many of the letters asked for as an epoch takes; they are claimed until the seal names them.
     fn next_records(&mut self, request: &mut ReplayRequest) -> Result<ReplayRecords> {
         let store = self.letters();
         let topics = &self.log.history().topics;
@@ -186,18 +188,20 @@ impl Task {
         while found.len() < limits::REPLAY_RECORDS_MAX && bytes < limits::EPOCH_LETTER_BYTES_MAX {
             let Some(seq) = request.seqs.pop_front() else { break };
             let id = LetterId { partition: self.id.partition as u32, seq };
-            let letter = if store.is_replaying(id) { None } else { store.get(id)? };
+            let letter = store.claim(id)?;
             let input = letter.as_ref().and_then(|letter| topics.iter().position(|(topic, _)| *topic == letter.topic));
+            let was_claimed = letter.is_some();
             let (Some(letter), Some(input)) = (letter, input) else {
+                // Its topic is no input any more; one that somebody else has claimed has no letter here.
+                if was_claimed {
+                    store.unclaim(id);
+                }
                 request.done.skipped += 1;
                 continue;
             };
             bytes += letter.value.as_ref().map_or(0, Vec::len);
             let name = RecordName { input: input as u16, offset: letter.offset };
-            let ids = &mut found.entry(name).or_insert((letter, vec![])).1;
-            if !ids.contains(&id) {
-                ids.push(id);
-            }
+            found.entry(name).or_insert((letter, vec![])).1.push(id);
         }
         let mut records = ReplayRecords::default();
         found.into_iter().for_each(|(name, (letter, ids))| records.add(name, &letter, ids));
