@@ -72,7 +72,11 @@ async fn discard(
                 Ok(json_response(&json!({ "discarded": token, "rows": rows, "bytes": bytes })))
             }
             Some(DiscardAnswer::Refused(why)) => Err(refused(token, why)),
-            Some(DiscardAnswer::NotHere(why)) => Err(Problem::new(409, format!("{why}: nothing is discarded"))),
+            Some(DiscardAnswer::Unknown) => Err(Problem::new(
+                503,
+                format!("no answer in time: look at the list (GET …/outbox) whether block {token} is still there"),
+            )),
+            Some(DiscardAnswer::NotBegun(why)) => Err(Problem::new(409, format!("{why}: nothing is discarded"))),
             None => Err(no_block(token)),
         }
     })
