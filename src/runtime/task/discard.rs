@@ -80,6 +80,7 @@ impl Task {
     }
 
     fn write_without(&mut self, io: &Io, request: DiscardRequest, discarded: Discarded) -> Result<()> {
+        let was_alone = discarded.record.outputs.is_empty();
         let epoch = discarded.record.after.epoch;
         let at = |output: u16| key::outbox(self.state, epoch, output);
         let mut batch = WriteBatch::default();
@@ -92,6 +93,7 @@ impl Task {
         }
         batch.delete(Table::Outbox, at(discarded.record.outputs.len() as u16));
         batch.put(Table::Ledger, key::epoch(self.state, epoch), encode(&discarded.record));
+        self.keep_letters(epoch, discarded.was_unclear || !was_alone, &mut batch)?;
         self.write = Some((batch, Writing::Discard));
         self.discarding = Some((request, discarded));
         Ok(())

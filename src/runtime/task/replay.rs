@@ -16,6 +16,7 @@ use crate::state::ledger::{Pending, RecordName, Replayed, names_hash};
 use crate::state::letters::{Ended, Ending, Letter, LetterId, Letters, Replaying};
 use crossbeam_channel::Sender;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use crate::types::Epoch;
 use std::sync::Arc;
 
 /// Letters of one partition that are to be replayed.
@@ -49,7 +50,7 @@ pub enum ReplayAnswer {
 pub struct ReplayDone {
     /// Gone: their rows are in the table, or a step dropped them.
     pub replayed: u64,
-    /// Dead letters again, with the new reason.
+    /// Dead letters again, with the new reason, or because their block was discarded.
     pub failed: u64,
     /// Not there any more, being replayed already, of a topic that is no input of the pipeline now, or not begun
     /// when the task had to stop.
@@ -305,6 +306,19 @@ impl Task {
             self.replays.answering = Some(request);
         }
         self.replays.ending.push(ended);
+        Ok(())
+    }
+
+    /// Adds to the write that discards a block of this epoch: if that is the replay under way, its letters stay, and
+    /// say so where some of them may be in the table. Nothing of it is left to be released when its epoch counts.
+    pub(super) fn keep_letters(&mut self, epoch: Epoch, is_unclear: bool, batch: &mut WriteBatch) -> Result<()> {
+        let (letters, partition) = (self.letters(), self.id.partition as u32);
+        let under_way = self.replays.under_way.as_mut().filter(|under_way| under_way.entry.replayed.epoch == epoch);
+        let Some(UnderWay { entry, request }) = under_way else { return Ok(()) };
+        let ending = if is_unclear { Ending::Unclear } else { Ending::Kept };
+        self.replays.ending.push(letters.end_replay(partition, entry, ending, batch)?);
+        let kept = std::mem::take(&mut entry.seqs).len() + std::mem::take(&mut entry.stays).len();
+        request.iter_mut().for_each(|request| request.done.failed += kept as u64);
         Ok(())
     }
 

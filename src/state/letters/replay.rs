@@ -3,7 +3,7 @@
 //! Owns the entry that names them. Promises: it goes in with the epoch's write, and out with the write that deletes
 //! the letters, leaves them, or says that nobody knows; between the two nobody else touches them. Decides nothing.
 
-use super::{Letter, LetterId, Letters, REPLAYING, decoded, encoded, letter_bytes};
+use super::{Letter, LetterId, Letters, REPLAYING, decoded, encoded, letter_bytes, read};
 use crate::error::{Error, Result};
 use crate::state::keys::letter_key;
 use crate::state::ledger::Replayed;
@@ -150,15 +150,40 @@ impl Letters {
     }
 
     fn doubt(&self, id: LetterId, into: &mut WriteBatch) -> Result<()> {
-        let Some(mut letter) = self.get(id)?.filter(|letter| letter.reason != REPLAY_UNCLEAR) else { return Ok(()) };
+        let Some(letter) = doubtful(&*self.store, id)? else { return Ok(()) };
+        self.rewrite(id, &letter, into)
+    }
+}
+
+/// Adds to a write that the letters of a replay stay, where nobody counts them: the pipeline does not run.
+pub fn keep_at_rest(
+    partition: u32,
+    entry: &Replaying,
+    is_unclear: bool,
+    store: &dyn StateStore,
+    into: &mut WriteBatch,
+) -> Result<()> {
+    into.delete(Table::DeadLetters, letter_key(partition, REPLAYING));
+    for &seq in entry.seqs.iter().filter(|_| is_unclear) {
+        if let Some(letter) = doubtful(store, LetterId { partition, seq })? {
+            into.put(Table::DeadLetters, letter_key(partition, seq), encoded(&letter)?);
+        }
+    }
+    Ok(())
+}
+
+/// The letter that says where to look; `None` where it does already, or is not there.
+fn doubtful(store: &dyn StateStore, id: LetterId) -> Result<Option<Letter>> {
+    let letter = read(store, id)?.filter(|letter| letter.reason != REPLAY_UNCLEAR);
+    Ok(letter.map(|mut letter| {
         letter.message = format!(
             "a replay of this record may be in the table already: look there for `{}` {} at offset {}, then delete \
              the letter, or replay it by its name. It was set aside because: {}",
             letter.topic, letter.partition, letter.offset, letter.message
         );
         letter.reason = REPLAY_UNCLEAR.to_owned();
-        self.rewrite(id, &letter, into)
-    }
+        letter
+    }))
 }
 
 #[cfg(test)]
