@@ -14,9 +14,9 @@ use crate::runtime::limits;
 use crate::state::WriteBatch;
 use crate::state::ledger::{Pending, RecordName, Replayed, names_hash};
 use crate::state::letters::{Ended, Ending, Letter, LetterId, Letters, Replaying};
+use crate::types::Epoch;
 use crossbeam_channel::Sender;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use crate::types::Epoch;
 use std::sync::Arc;
 
 /// Letters of one partition that are to be replayed.
