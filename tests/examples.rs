@@ -163,12 +163,13 @@ fn prices_that_are_written_differently_are_the_same_offer() {
                  UNION ALL SELECT reason, toDecimal64(offset, 2), step FROM weir_dead_letters",
     }
     .run();
-    let (offers, letters) = result.rows.rsplit_once('\n').unwrap();
+    // The engine promises no order between the parts of a union.
+    let (letters, offers): (Vec<_>, Vec<_>) = result.rows.lines().partition(|line| line.starts_with("key_"));
     assert_eq!(
         offers,
-        "7\t19.9\t2026-03-01 10:00:00.500\n7\t20\t2026-03-01 10:00:00.500\n8\t19.9\t2026-03-01 10:00:00.500"
+        ["7\t19.9\t2026-03-01 10:00:00.500", "7\t20\t2026-03-01 10:00:00.500", "8\t19.9\t2026-03-01 10:00:00.500"]
     );
-    assert!(letters.contains("\t4\t0"), "the fifth record, at the first step: {letters}");
+    assert_eq!(letters, ["key_does_not_fit\t4\t0"], "the fifth record, at the first step");
     assert_eq!((result.duplicates, result.dead_letters), (1, 1));
 }
 
