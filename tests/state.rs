@@ -381,6 +381,44 @@ fn no_key_is_forgotten_while_runs_are_merged_and_after_a_restart() {
     assert!(store.table_bytes(Table::Seen) < 200_000 * 24 * 5 / 2, "{}", store.table_bytes(Table::Seen));
 }
 
+/// After a start the filters are filled with each batch, while merges go on.
+#[test]
+fn no_key_is_forgotten_while_the_filters_of_a_large_state_are_filled() {
+    let store = MemoryStore::new();
+    let shape = Shape { chunk_keys: 4, ..MANY_RUNS };
+    let mut seen = Seen::with_shape(TASK, STEP, FIRST, shape);
+    for round in 0..50u64 {
+        assert_eq!(passed(&mut seen, &store, &candidates(round * 2_000..(round + 1) * 2_000)), 2_000);
+        store_epoch(&mut seen, &store, 0);
+    }
+    let mut seen = Seen::with_shape(TASK, STEP, FIRST, shape);
+    let mut filter_bytes = Vec::new();
+    for round in 0..20u64 {
+        assert_eq!(passed(&mut seen, &store, &candidates(round * 5_000..(round + 1) * 5_000)), 0);
+        let new = 100_000 + round * 1_000..101_000 + round * 1_000;
+        assert_eq!(passed(&mut seen, &store, &candidates(new)), 1_000);
+        store_epoch(&mut seen, &store, 0);
+        filter_bytes.push(seen.filter_bytes());
+    }
+    assert!(filter_bytes[0] < filter_bytes[2], "one batch filled everything: {filter_bytes:?}");
+    assert_eq!(passed(&mut seen, &store, &candidates(0..120_000)), 0);
+}
+
+#[test]
+fn a_few_keys_that_change_all_the_time_do_not_fill_the_store() {
+    let store = MemoryStore::new();
+    let options = SeenOptions { memory: Memory::Latest, window_ms: None, filter_bytes_max: 8 << 20 };
+    let mut seen = Seen::with_shape(TASK, STEP, options, MANY_RUNS);
+    for time_ms in 0..20_000 {
+        let at = |candidate: Candidate| Candidate { time_ms, watermark_ms: time_ms, ..candidate };
+        let rows: Vec<Candidate> = candidates(0..50).into_iter().map(at).collect();
+        assert_eq!(passed(&mut seen, &store, &rows), 50);
+        store_epoch(&mut seen, &store, time_ms);
+    }
+    // Twenty times as much was written.
+    assert!(store.table_bytes(Table::Seen) < 1 << 20, "{}", store.table_bytes(Table::Seen));
+}
+
 #[test]
 fn a_passed_window_leaves_nothing_in_the_store() {
     let store = MemoryStore::new();
@@ -403,10 +441,10 @@ fn a_replaced_state_does_not_come_back_when_the_newer_one_is_passed() {
     let one_run_per_epoch = Shape { run_keys: 1, chunk_keys: 10, fanout: 4, stretch_keys: 100, bytes_max: 1 << 16 };
     let row = |time_ms, watermark_ms, content| Candidate { key: 7 << 70, time_ms, watermark_ms, content };
     // Other keys whose states are older still, so that the merges take in one more run.
-    let other = |time_ms| Candidate { key: 9 << 100, time_ms, watermark_ms: 100, content: 1 };
-    let epochs = |seen: &mut Seen, store: &MemoryStore, count: i64| {
-        for epoch in 0..count {
-            passed(seen, store, &[other(91 + epoch % 2)]);
+    let other = |content| Candidate { key: 9 << 100, time_ms: 91, watermark_ms: 100, content };
+    let epochs = |seen: &mut Seen, store: &MemoryStore, contents: std::ops::Range<u128>| {
+        for content in contents {
+            assert_eq!(passed(seen, store, &[other(content)]), 1);
             store_epoch(seen, store, 100);
         }
     };
@@ -415,10 +453,10 @@ fn a_replaced_state_does_not_come_back_when_the_newer_one_is_passed() {
         let mut seen = Seen::with_shape(TASK, STEP, options, one_run_per_epoch);
         assert_eq!(passed(&mut seen, &store, &[row(100, 100, 1)]), 1);
         store_epoch(&mut seen, &store, 100);
-        epochs(&mut seen, &store, between);
+        epochs(&mut seen, &store, 0..between);
         assert_eq!(passed(&mut seen, &store, &[row(95, 100, 2)]), 1);
         store_epoch(&mut seen, &store, 100);
-        epochs(&mut seen, &store, after);
+        epochs(&mut seen, &store, between..between + after);
         match is_sealed {
             // Merges leave out what is passed, then runs go.
             true => (0..2).for_each(|_| store_epoch(&mut seen, &store, 106)),

@@ -35,7 +35,7 @@ async fn waiting(MayRead(watched): MayRead, Path(name): Path<String>) -> Result<
 }
 
 /// Which block, and whether also where the table may have it: in the address, or the block in the body.
-#[derive(serde::Deserialize)]
+#[derive(serde::Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct Named {
     token: Option<String>,
@@ -43,16 +43,37 @@ struct Named {
     force: bool,
 }
 
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    token: String,
+}
+
 impl Named {
     fn token(&self, body: &[u8]) -> Result<String, Problem> {
-        let in_body = || serde_json::from_slice::<Named>(body).ok()?.token;
-        self.token.clone().or_else(in_body).ok_or_else(|| {
-            Problem::new(
+        match (&self.token, body_token(body)?) {
+            (Some(token), Some(other)) if *token != other => {
+                Err(Problem::new(400, format!("which block? the address names {token}, the body {other}")))
+            }
+            (Some(token), _) => Ok(token.clone()),
+            (None, Some(token)) => Ok(token),
+            (None, None) => Err(Problem::new(
                 400,
                 "which block? name it: `?token=…`, or {\"token\": \"…\"} as the body; GET …/outbox lists them",
-            )
-        })
+            )),
+        }
     }
+}
+
+fn body_token(body: &[u8]) -> Result<Option<String>, Problem> {
+    if body.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    let read = serde_json::from_slice::<Body>(body).map_err(|error| {
+        let wanted = "the body is {\"token\": \"…\"} and nothing else; `force` is a query parameter: `?force=true`";
+        Problem::new(400, format!("{wanted} ({error})"))
+    })?;
+    Ok(Some(read.token))
 }
 
 async fn discard(
@@ -72,7 +93,11 @@ async fn discard(
                 Ok(json_response(&json!({ "discarded": token, "rows": rows, "bytes": bytes })))
             }
             Some(DiscardAnswer::Refused(why)) => Err(refused(token, why)),
-            Some(DiscardAnswer::NotHere(why)) => Err(Problem::new(409, format!("{why}: nothing is discarded"))),
+            Some(DiscardAnswer::Unknown) => Err(Problem::new(
+                503,
+                format!("no answer in time: look at the list (GET …/outbox) whether block {token} is still there"),
+            )),
+            Some(DiscardAnswer::NotBegun(why)) => Err(Problem::new(409, format!("{why}: nothing is discarded"))),
             None => Err(no_block(token)),
         }
     })
@@ -91,4 +116,32 @@ fn refused(token: &str, why: NotDiscarded) -> Problem {
 
 fn no_block(token: &str) -> Problem {
     Problem::new(404, format!("there is no block {token} in the outbox of a task that runs here"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn detail(named: &Named, body: &str) -> String {
+        let problem = named.token(body.as_bytes()).unwrap_err();
+        assert_eq!(problem.status, 400);
+        problem.detail
+    }
+
+    #[test]
+    fn the_block_is_named_in_the_address_or_in_the_body() {
+        let named = Named { token: Some("a".into()), force: false };
+        assert_eq!(named.token(b"").unwrap(), "a");
+        assert_eq!(Named::default().token(br#"{"token":"b"}"#).unwrap(), "b");
+        assert!(detail(&named, r#"{"token":"b"}"#).contains("the body b"));
+        assert!(detail(&Named::default(), " ").contains("which block?"));
+    }
+
+    #[test]
+    fn a_body_that_asks_for_force_or_is_no_json_is_refused_with_the_reason() {
+        let forced = detail(&Named::default(), r#"{"token":"b","force":true}"#);
+        assert!(forced.contains("`?force=true`") && forced.contains("unknown field `force`"), "{forced}");
+        let malformed = detail(&Named { token: Some("a".into()), force: true }, "{\"token\":");
+        assert!(malformed.contains("EOF") && malformed.contains("line 1"), "{malformed}");
+    }
 }

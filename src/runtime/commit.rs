@@ -423,6 +423,13 @@ impl CommitLog {
         Ok(Discarded { rows, bytes, was_unclear, moves, record: sealed.record.clone() })
     }
 
+    /// Whether an attempt of this block's epoch is under way.
+    pub fn is_under_way(&self, token: &str) -> bool {
+        let is_named = |sealed: &&Sealed| sealed.record.outputs.iter().any(|output| output.token == token);
+        let sealed = self.sealed.iter().find(is_named);
+        sealed.is_some_and(|sealed| sealed.outputs.iter().any(|output| output.state == OutputState::InFlight))
+    }
+
     /// The write without a discarded block is durable: an epoch of which nothing is left counts as acknowledged.
     pub fn discarded(&mut self, boot_ms: u64) {
         self.skip_empty(boot_ms);

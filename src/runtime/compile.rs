@@ -99,7 +99,9 @@ impl Blueprint {
                     Keep::Changes(fields) => Some(compiler.content(path, fields, self.seed)?),
                     _ => None,
                 };
-                Some(Step::Dedup(Box::new(Dedup::new(dedup, task, number, key, content, self.filter_bytes_max))))
+                // A task's share is for all its steps.
+                let filter_bytes_max = self.filter_bytes_max / dedups_among(&self.plan.steps);
+                Some(Step::Dedup(Box::new(Dedup::new(dedup, task, number, key, content, filter_bytes_max))))
             }
             StepPlan::Join(_) => unreachable!("a right side has no joins, and those of the pipeline are no such step"),
         }
@@ -119,6 +121,16 @@ impl Blueprint {
         };
         side.inputs.iter().map(decoder).collect()
     }
+}
+
+/// How many dedups there are, those of right sides included.
+fn dedups_among(steps: &[StepPlan]) -> usize {
+    let among = |step: &StepPlan| match step {
+        StepPlan::Filter(_) | StepPlan::Select(_) => 0,
+        StepPlan::Dedup(_) => 1,
+        StepPlan::Join(join) => dedups_among(&join.steps),
+    };
+    steps.iter().map(among).sum()
 }
 
 /// What is wrong with the expressions and names of a plan, before anything is connected.

@@ -161,7 +161,7 @@ impl Coordinator {
             }
         }
         for (task, message) in messages {
-            if let Err(error) = self.hear(task, message, workers, boot_ms) {
+            if let Err(error) = self.hear(task, message, workers) {
                 return self.fail(error, workers);
             }
         }
@@ -170,7 +170,7 @@ impl Coordinator {
             return self.fail(error, workers);
         }
         self.commit(workers, boot_ms);
-        self.continue_stopping(workers, boot_ms);
+        self.continue_stopping(workers);
     }
 
     /// The pipeline cannot go on: its tasks go at once, nothing more is sent or committed.
@@ -361,7 +361,7 @@ impl Coordinator {
         }
     }
 
-    fn hear(&mut self, id: TaskId, message: FromTask, workers: &mut dyn Workers, _boot_ms: u64) -> Result<()> {
+    fn hear(&mut self, id: TaskId, message: FromTask, workers: &mut dyn Workers) -> Result<()> {
         let lost = |leaving: &Leaving| leaving.dropped && leaving.partitions.contains(&id.partition);
         let can_commit = !self.leaving.as_ref().is_some_and(lost);
         // What an older assignment still says is about a task that is not there any more.
@@ -460,7 +460,7 @@ impl Coordinator {
         }
     }
 
-    fn continue_stopping(&mut self, workers: &mut dyn Workers, _boot_ms: u64) {
+    fn continue_stopping(&mut self, workers: &mut dyn Workers) {
         let all_gone = self.owned.values().all(|task| task.gone);
         if self.until_end && self.stopping.is_none() && self.assigned_once && !self.owned.is_empty() {
             let finished = self.owned.values().all(|task| task.finished);

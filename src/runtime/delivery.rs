@@ -121,7 +121,7 @@ async fn deliver(sink: &dyn AnySink, partition: i32, token: &Token, block: &Bloc
                 token.0,
                 match held {
                     Some(rows) => format!("{rows} of its {} rows are there", block.rows),
-                    None => "it has no columns `_topic`, `_partition`, `_offset` to ask by".to_owned(),
+                    None => "it has no columns for the topic, partition and offset of a record to ask by".to_owned(),
                 }
             ),
         )),

@@ -90,8 +90,8 @@ impl Desk {
         Some(replay)
     }
 
-    /// Has a block discarded by the task of its partition, and waits for the answer. `None` when none came, or while
-    /// the pipeline does not run.
+    /// Has a block discarded by the task of its partition, and waits for the answer. `None` for a token that names no
+    /// partition, or while the pipeline does not run.
     pub fn discard(&self, token: &str, force: bool, now_ms: u64, patience: Duration) -> Option<DiscardAnswer> {
         self.store()?;
         let tell = self.held().as_ref()?.tell.clone();
@@ -100,6 +100,6 @@ impl Desk {
         let until_ms = now_ms + patience.as_millis() as u64;
         tell(partition, ToTask::Discard(DiscardRequest { token: token.to_owned(), force, answer, until_ms }));
         // A little more than the task waits, so that its refusal is heard.
-        answers.recv_timeout(patience + Duration::from_secs(1)).ok()
+        Some(answers.recv_timeout(patience + Duration::from_secs(1)).unwrap_or(DiscardAnswer::Unknown))
     }
 }

@@ -32,7 +32,7 @@ pub const EPOCH_CUTS_MAX: usize = 600;
 /// Records of one replay epoch: the mark names each, in at most ten bytes, beside its other parts.
 pub const REPLAY_RECORDS_MAX: usize = 100;
 
-/// Requests to replay or discard that wait at a task; more are refused, and nobody waits that long.
+/// Requests to replay, and likewise to discard, that wait at a task; more are refused, and nobody waits that long.
 pub const TASK_REQUESTS_MAX: usize = 64;
 
 /// How much is re-read between two stores of a restore.

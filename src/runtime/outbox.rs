@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::source::kafka::{KafkaGroup, MemberOptions};
 use crate::source::{CommittedOffsets, Group};
 use crate::state::ledger::{self, EpochRecord, Ledger, Mark, MarkRead, encode, key};
+use crate::state::letters::{self, Replaying};
 use crate::state::{StateStore, Table, WriteBatch};
 
 /// A block in the outbox.
@@ -147,6 +148,15 @@ fn without(store: &dyn StateStore, block: &Waiting) -> Result<WriteBatch> {
     }
     batch.delete(Table::Outbox, at(outputs - 1));
     batch.put(Table::Ledger, key::epoch(ledger.task, record.after.epoch), encode(&after));
+    let partition = block.partition as u32;
+    let of_epoch = |entry: &Replaying| {
+        (entry.replayed.epoch, entry.incarnation) == (record.after.epoch, ledger.checkpoint.incarnation)
+    };
+    if let Some(entry) = letters::replaying(store, partition)?.filter(of_epoch) {
+        // What was replayed stays a dead letter; another block of the epoch may bring its row all the same.
+        let is_unclear = block.standing != Standing::Unsent || !after.outputs.is_empty();
+        letters::keep_at_rest(partition, &entry, is_unclear, store, &mut batch)?;
+    }
     Ok(batch)
 }
 
@@ -167,7 +177,7 @@ fn read_mark(committed: &CommittedOffsets) -> Option<Mark> {
     committed.offsets.first().copied().flatten()?;
     match Mark::from_metadata(&committed.metadata) {
         MarkRead::Mark(mark) => Some(*mark),
-        MarkRead::Foreign | MarkRead::Newer(_) => None,
+        MarkRead::Foreign | MarkRead::Newer(_) | MarkRead::Unreadable => None,
     }
 }
 
@@ -319,6 +329,28 @@ mod tests {
         let ledger = ledger::load(&store, 0).unwrap().unwrap();
         assert_eq!(ledger.epochs[0], EpochRecord { outputs: vec![], ..record(2, 1) });
         assert!(ledger.holds(moment(2).link));
+    }
+
+    #[test]
+    fn letters_whose_replay_is_discarded_stay_and_say_where_the_table_may_have_them() {
+        use crate::state::ledger::Replayed;
+        use crate::state::letters::{Letter, LetterId, Letters, REPLAY_UNCLEAR};
+        for (standing, reason) in [(Standing::Unsent, "type"), (Standing::Unclear, REPLAY_UNCLEAR)] {
+            let store = std::sync::Arc::new(store());
+            let letters = Letters::open(store.clone(), 1 << 20).unwrap();
+            let mut batch = WriteBatch::default();
+            letters.put(0, &Letter { reason: "type".into(), ..Letter::default() }, &mut batch).unwrap();
+            let replayed = Replayed { epoch: Epoch(2), records: 1 };
+            let entry = Replaying { incarnation: INCARNATION, replayed, seqs: vec![0], stays: vec![] };
+            letters.put_replay(0, &entry, &mut batch).unwrap();
+            store.write(&batch).unwrap();
+            discard(&*store, &block(3, 1, Standing::Unsent), false).unwrap();
+            assert!(letters::replaying(&*store, 0).unwrap().is_some(), "the block of another epoch");
+            discard(&*store, &block(2, 0, standing), true).unwrap();
+            assert!(letters::replaying(&*store, 0).unwrap().is_none());
+            let kept = letters::read(&*store, LetterId { partition: 0, seq: 0 }).unwrap().unwrap();
+            assert_eq!(kept.reason, reason);
+        }
     }
 
     #[test]

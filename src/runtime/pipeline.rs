@@ -4,43 +4,38 @@
 //! connection shows is told in a sentence before anything is read; a corrupt state directory is set aside, never
 //! repaired; a fatal client error starts the pipeline anew, as after a crash.
 
+mod directory;
+mod sinks;
+mod tasks;
+
 use crate::config::plan::{DeadLettersPlan, FollowOr, HaltOr, PipelinePlan, SinkPlan, StatePlan, UnclearChoice};
-use crate::error::{Error, Finding, Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::metrics::{PipelineState, PipelineStats};
-use crate::runtime::chain::{Chain, percent_escaped};
-use crate::runtime::compile::{self, Blueprint, MakeBuilder};
-use crate::runtime::coordinator::{Coordinator, GroupTimes, Progress, Workers};
-use crate::runtime::delivery::{AnySink, PipelineSinks};
-use crate::runtime::desk::{Desk, Tell};
+use crate::runtime::chain::percent_escaped;
+use crate::runtime::compile::{self, Blueprint};
+use crate::runtime::coordinator::{Coordinator, GroupTimes, Progress};
+use crate::runtime::desk::Desk;
 use crate::runtime::engine::Process;
-use crate::runtime::inputs::TaskInput;
-use crate::runtime::letters::{EpochLetters, LetterBlocks, LetterTarget};
 use crate::runtime::memory::{self, PipelineMemory};
-use crate::runtime::opening::{Opening, OpeningSettings, TaskFactory};
-use crate::runtime::prepare::Preparing;
+use crate::runtime::opening::{Opening, OpeningSettings};
 use crate::runtime::recovery::Policy;
-use crate::runtime::task::{FromTask, TaskId, TaskSettings, TaskStart, ToTask};
-use crate::runtime::worker::{PipelineContext, ToWorker, WorkerHandle};
-use crate::sink::Block;
-use crate::sink::clickhouse::client::Client;
-use crate::sink::clickhouse::insert::ClickHouseSink;
-use crate::sink::clickhouse::mapping;
-use crate::sink::clickhouse::table::{self, Load, TableReport};
-use crate::sink::dead_letter::{self, LetterBuilder};
-use crate::sink::kafka_letters::{self, KafkaLetters};
+use crate::runtime::task::{FromTask, TaskId, TaskSettings};
+use crate::runtime::worker::{PipelineContext, ToWorker};
 use crate::source::kafka::{KafkaGroup, MemberOptions, session_timeout_ms};
-use crate::source::{Group, Input, TopicInfo, Wake};
+use crate::source::{Group, TopicInfo};
 use crate::state::StateStore;
-use crate::state::ledger::{self, Counts};
-use crate::state::letters::{Letter, Letters};
+use crate::state::ledger;
+use crate::state::letters::Letters;
 use crate::state::rocks::RocksStore;
 use crate::types::TaskNo;
 use crossbeam_channel::bounded;
+use directory::{open_store, path_of, start_without};
+use sinks::connect_sink;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
+use tasks::{Factory, PinnedWorkers, expression_error, way_to_tasks};
 
 /// Set when the process is to end.
 pub type Stop = Arc<AtomicBool>;
@@ -282,125 +277,6 @@ fn coordinate(
     }
 }
 
-/// Tasks are pinned: partition by partition around the workers, each pipeline beginning at another one.
-struct PinnedWorkers {
-    place: usize,
-    workers: Vec<WorkerHandle>,
-}
-
-/// The way to a task whose assignment the caller does not know.
-fn way_to_tasks(place: usize, workers: &[WorkerHandle]) -> Tell {
-    let workers = workers.to_vec();
-    Arc::new(move |partition, message| match partition {
-        0.. => worker_of(&workers, place, partition).send(ToWorker::Ask(place, partition, message)),
-        _ => message.refuse(format!("there is no partition {partition}")),
-    })
-}
-
-fn worker_of(workers: &[WorkerHandle], place: usize, partition: i32) -> &WorkerHandle {
-    &workers[(place + partition as usize) % workers.len()]
-}
-
-impl Workers for PinnedWorkers {
-    fn start(&mut self, start: Box<TaskStart>) {
-        worker_of(&self.workers, self.place, start.id.partition).send(ToWorker::Start(start));
-    }
-
-    fn tell(&mut self, task: TaskId, message: ToTask) {
-        worker_of(&self.workers, self.place, task.partition).send(ToWorker::Tell(task, message));
-    }
-
-    fn drop_task(&mut self, task: TaskId) {
-        worker_of(&self.workers, self.place, task.partition).send(ToWorker::Drop(task));
-    }
-}
-
-/// Makes tasks out of the compiled plan.
-struct Factory {
-    blueprint: Blueprint,
-    place: usize,
-    workers: Vec<WorkerHandle>,
-    target: String,
-    letters: Arc<Letters>,
-    letter_sink: Option<LetterSink>,
-    stats: Arc<PipelineStats>,
-}
-
-impl TaskFactory for Factory {
-    fn parts(
-        &self,
-        partition: i32,
-        task: TaskNo,
-        queues: Vec<Box<dyn Input>>,
-        counts: Option<Counts>,
-    ) -> Result<(Vec<TaskInput>, Chain)> {
-        let plan = self.blueprint.plan();
-        let parts = self.blueprint.parts(partition, task).map_err(|findings| expression_error(&findings))?;
-        let lateness_ms = plan.source.time.lateness_ms;
-        let inputs = queues.into_iter().zip(parts.decoders);
-        let inputs = inputs.map(|(queue, decoder)| TaskInput::new(queue, decoder, lateness_ms)).collect();
-        let target = match &self.letter_sink {
-            None => LetterTarget::Local(self.letters.clone()),
-            Some(sink) => LetterTarget::Blocks(Box::new(sink.clone()), self.letters.clone()),
-        };
-        let topics = plan.topics.iter().map(|topic| topic.name.clone()).collect();
-        let letters = EpochLetters::new(plan.name.clone(), topics, partition, target);
-        let chain =
-            Chain::new(task, parts.steps, parts.builder, self.target.clone(), letters, counts, self.stats.clone());
-        Ok((inputs, chain))
-    }
-
-    fn waker(&self, partition: i32) -> Arc<dyn Wake> {
-        Arc::new(worker_of(&self.workers, self.place, partition).clone())
-    }
-
-    fn reach_ms(&self) -> Option<Option<i64>> {
-        compile::reach_ms(self.blueprint.plan())
-    }
-}
-
-/// Opens `<path>/<pipeline>`; one that is corrupt is set aside as a whole.
-fn open_store(plan: &PipelinePlan, state: &StatePlan, process: &Process, stats: &PipelineStats) -> Result<RocksStore> {
-    let path = path_of(plan, state);
-    match RocksStore::open(&path, &process.rocks) {
-        Err(error) if error.code == "corrupt" && !plan.strict => {
-            start_without(&path, plan, process, stats, &error)?;
-            RocksStore::open(&path, &process.rocks)
-        }
-        Err(error) if error.code == "locked" => {
-            stats.recovered("locked");
-            Err(error)
-        }
-        opened => opened,
-    }
-}
-
-fn path_of(plan: &PipelinePlan, state: &StatePlan) -> PathBuf {
-    state.rocksdb_path.join(&plan.name)
-}
-
-/// Makes room for a directory in the place of a corrupt one, and says so.
-fn start_without(
-    path: &Path,
-    plan: &PipelinePlan,
-    process: &Process,
-    stats: &PipelineStats,
-    error: &Error,
-) -> Result<()> {
-    let aside = set_aside(path, process.clock.wall_ms())?;
-    stats.recovered("corrupt");
-    tracing::error!(pipeline = plan.name, aside = %aside.display(), "{error}; set aside, starting without it");
-    Ok(())
-}
-
-fn set_aside(path: &Path, wall_ms: i64) -> Result<PathBuf> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let aside = path.with_file_name(format!("{name}.corrupt-{wall_ms}"));
-    std::fs::rename(path, &aside)
-        .map_err(|error| Error::stop("unreadable", format!("cannot set {} aside: {error}", path.display())))?;
-    Ok(aside)
-}
-
 /// Tries until what is asked for is reached; `None` when the process is to end.
 fn until_reached<T>(stop: &Stop, plan: &PipelinePlan, mut ask: impl FnMut() -> Result<T>) -> Result<Option<T>> {
     let mut told = false;
@@ -417,173 +293,6 @@ fn until_reached<T>(stop: &Stop, plan: &PipelinePlan, mut ask: impl FnMut() -> R
         }
     }
     Ok(None)
-}
-
-/// A sink that was looked at and fits.
-struct ConnectedSink {
-    sinks: PipelineSinks,
-    make_builder: MakeBuilder,
-    letters: Option<LetterSink>,
-    /// For how long the table remembers a token at least.
-    window_ms: i64,
-}
-
-fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i32) -> Result<ConnectedSink> {
-    let SinkPlan::ClickHouse(sink) = &plan.sink;
-    let client = Arc::new(Client::new(&sink.connection)?);
-    let load = Load {
-        delivery: plan.delivery,
-        servers: sink.connection.urls.len(),
-        tasks: partitions as u64,
-        batch_interval_ms: sink.batch.interval_ms,
-    };
-    let database = &sink.connection.database;
-    let describe_by_broker = process.options.describe_by_broker;
-    let preparing = Preparing { plan, client: &client, tokio: &process.tokio, load, describe_by_broker };
-    let (server, schema) = usable(preparing.table()?)?;
-    let (mapping, problems) = mapping::map(sink, &schema, &server, &mut |_| crate::codec::rows::Slot(0));
-    refuse(&problems)?;
-    drop(mapping);
-    let rows = ClickHouseSink::new(client.clone(), &server, database, &sink.table, &sink.settings);
-    let (letters, letter_sink) = connect_letters(plan, process, load)?;
-    let window_ms = table::window_seconds(&server, &schema, load).saturating_mul(1000).min(i64::MAX as u64) as i64;
-    let (sink_plan, server_info) = (sink.clone(), server);
-    let make_builder: MakeBuilder =
-        Arc::new(move |resolve| Box::new(mapping::map(&sink_plan, &schema, &server_info, resolve).0.builder()));
-    Ok(ConnectedSink {
-        sinks: PipelineSinks {
-            rows: Arc::new(rows) as Arc<dyn AnySink>,
-            letters: letter_sink,
-            rows_target: target(database, &sink.table),
-        },
-        make_builder,
-        letters,
-        window_ms,
-    })
-}
-
-/// How dead letters are encoded and who takes them; neither for the local store.
-type LettersOut = (Option<LetterSink>, Option<Arc<dyn AnySink>>);
-
-/// The table or topic for dead letters, with the same checks as the sink's.
-fn connect_letters(plan: &PipelinePlan, process: &Process, load: Load) -> Result<LettersOut> {
-    match &plan.dead_letters {
-        DeadLettersPlan::Local { .. } => Ok((None, None)),
-        DeadLettersPlan::Kafka { topic, .. } => {
-            let taker = KafkaLetters::connect(&plan.kafka, topic, &process.tokio)?;
-            let sink = LetterSink::Topic { bytes_max: taker.letter_bytes_max(), target: target("kafka", topic) };
-            Ok((Some(sink), Some(Arc::new(taker))))
-        }
-        DeadLettersPlan::ClickHouse { connection, table, .. } => {
-            let client = Arc::new(Client::new(connection)?);
-            let report = process.tokio.block_on(table::inspect(&client, &connection.database, table, load));
-            let report = report.map_err(|failure| failure.into_error("looking at the table of dead letters"))?;
-            let (server, schema) = usable(report)?;
-            let SinkPlan::ClickHouse(sink) = &plan.sink;
-            LetterBuilder::new(&schema, sink.compression)
-                .map_err(|problems| Error::stop("dead_letters", sentences(&problems)))?;
-            let taker =
-                ClickHouseSink::new(client, &server, &connection.database, table, &BTreeMap::new()).of_letters();
-            let letters = LetterSink::Table {
-                schema: Arc::new(schema),
-                compression: sink.compression,
-                target: target(&connection.database, table),
-            };
-            Ok((Some(letters), Some(Arc::new(taker))))
-        }
-    }
-}
-
-fn usable(
-    report: TableReport,
-) -> Result<(crate::sink::clickhouse::schema::ServerInfo, crate::sink::clickhouse::schema::TableSchema)> {
-    refuse(&report.problems)?;
-    let schema = report.schema.ok_or_else(|| Error::stop("no_table", "the table does not exist"))?;
-    Ok((report.server, schema))
-}
-
-fn refuse(problems: &[table::Problem]) -> Result<()> {
-    use crate::error::Severity;
-    problems
-        .iter()
-        .filter(|problem| problem.severity != Severity::Error)
-        .for_each(|problem| tracing::warn!("{}", problem.message));
-    let errors: Vec<_> = problems.iter().filter(|problem| problem.severity == Severity::Error).cloned().collect();
-    match errors.first() {
-        None => Ok(()),
-        Some(first) => Err(Error::stop(first.code, sentences(&errors))),
-    }
-}
-
-fn sentences(problems: &[table::Problem]) -> String {
-    let sentence = |problem: &table::Problem| match &problem.fix_sql {
-        Some(fix) => format!("{}; this mends it: {fix}", problem.message),
-        None => problem.message.clone(),
-    };
-    problems.iter().map(sentence).collect::<Vec<_>>().join("\n")
-}
-
-/// Encodes dead letters for where they go.
-#[derive(Clone)]
-enum LetterSink {
-    Table {
-        schema: Arc<crate::sink::clickhouse::schema::TableSchema>,
-        compression: crate::config::plan::BlockCompression,
-        target: String,
-    },
-    Topic {
-        bytes_max: usize,
-        target: String,
-    },
-}
-
-impl LetterBlocks for LetterSink {
-    fn target(&self) -> &str {
-        match self {
-            LetterSink::Table { target, .. } | LetterSink::Topic { target, .. } => target,
-        }
-    }
-
-    fn takes(&self, letter: &Letter) -> bool {
-        match self {
-            LetterSink::Table { .. } => true,
-            LetterSink::Topic { bytes_max, .. } => kafka_letters::message_bytes(letter) <= *bytes_max,
-        }
-    }
-
-    fn encode(&mut self, letters: &[Letter]) -> Block {
-        match self {
-            LetterSink::Table { schema, compression, .. } => table_block(schema, *compression, letters),
-            LetterSink::Topic { .. } => kafka_letters::block_of(letters),
-        }
-    }
-}
-
-fn table_block(
-    schema: &crate::sink::clickhouse::schema::TableSchema,
-    compression: crate::config::plan::BlockCompression,
-    letters: &[Letter],
-) -> Block {
-    let builder = LetterBuilder::new(schema, compression);
-    let mut builder = builder.unwrap_or_else(|_| unreachable!("the table was tried at start"));
-    for letter in letters {
-        let headers = crate::codec::record::encode_headers(&letter.headers);
-        builder.push(&dead_letter::Letter {
-            time_ms: letter.noted_ms,
-            pipeline: &letter.pipeline,
-            step: &letter.step,
-            reason: &letter.reason,
-            message: &letter.message,
-            topic: &letter.topic,
-            partition: letter.partition as i32,
-            offset: letter.offset,
-            timestamp_ms: letter.timestamp_ms,
-            key: letter.key.as_deref(),
-            value: letter.value.as_deref(),
-            headers: &headers,
-        });
-    }
-    builder.seal().expect("there is at least one letter")
 }
 
 /// `<database>/<table>` as a token ends.
@@ -617,12 +326,6 @@ fn local_letters_max(plan: &PipelinePlan) -> u64 {
 
 fn missing_topic(name: &str) -> Error {
     Error::stop("missing_topic", format!("topic `{name}` does not exist: create it, weir never does"))
-}
-
-fn expression_error(findings: &[Finding]) -> Error {
-    let sentences: Vec<String> =
-        findings.iter().map(|finding| format!("{}: {}", finding.path, finding.message)).collect();
-    Error::stop("expression", sentences.join("\n"))
 }
 
 fn note_ends(group: &mut dyn Group, topics: usize, partitions: i32) -> Result<BTreeMap<i32, Vec<i64>>> {

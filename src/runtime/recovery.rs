@@ -150,6 +150,15 @@ fn read_mark(facts: &Facts) -> Result<Option<Mark>> {
                 facts.partition
             ),
         )),
+        MarkRead::Unreadable => Err(Error::stop(
+            "older",
+            format!(
+                "the committed offset of partition {} carries a mark that this weir cannot read (an older version \
+                 wrote it, or it is damaged), so what was announced is not known: run the version that wrote it \
+                 until it stops cleanly, or reset the group's offsets",
+                facts.partition
+            ),
+        )),
         MarkRead::Mark(mark) if mark.pipeline == facts.pipeline => Ok(Some(*mark)),
         MarkRead::Mark(mark) if mark.pending.is_some() => Err(Error::stop(
             "newer",

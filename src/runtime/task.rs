@@ -308,7 +308,7 @@ impl Task {
             ToTask::Refused { offer } => self.log.refused_offer(offer),
             ToTask::Fenced(fenced) => self.log.set_fenced(fenced),
             ToTask::Replay(request) => self.ask_to_replay(request),
-            ToTask::Discard(request) => self.discards.push(request),
+            ToTask::Discard(request) => self.ask_to_discard(request),
             ToTask::Drain { deadline_ms } => self.begin_drain(deadline_ms),
             ToTask::Attempted { epoch, output, outcome } => self.attempted(epoch, output, outcome, io),
         }

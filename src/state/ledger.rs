@@ -21,8 +21,8 @@ use crate::error::{Error, Result};
 use crate::types::{Epoch, Incarnation, Link, TaskNo, TopicId};
 use bincode::{Decode, Encode};
 
-/// The format this version writes. A higher one is `newer`: the pipeline stops with that sentence.
-pub const FORMAT: u8 = 1;
+/// The format this version writes and reads. With any other the pipeline stops with that sentence (`newer`, `older`).
+pub const FORMAT: u8 = 2;
 
 /// One input of a task: how far it was read and the highest time it pushed the watermark with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
@@ -132,6 +132,8 @@ pub enum MarkRead {
     Foreign,
     /// Written by a newer weir.
     Newer(u8),
+    /// Written by an older weir, or damaged: what it announced is not known.
+    Unreadable,
     Mark(Box<Mark>),
 }
 
@@ -152,8 +154,8 @@ impl Mark {
             return MarkRead::Foreign;
         };
         match bytes.first() {
-            Some(&FORMAT) => decode(&bytes).map_or(MarkRead::Foreign, |mark| MarkRead::Mark(Box::new(mark))),
             Some(&newer) if newer > FORMAT && newer < 32 => MarkRead::Newer(newer),
+            Some(1..=FORMAT) => decode(&bytes).map_or(MarkRead::Unreadable, |mark| MarkRead::Mark(Box::new(mark))),
             _ => MarkRead::Foreign,
         }
     }
@@ -298,6 +300,15 @@ pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T> {
         return Err(Error::stop(
             "newer",
             format!("the state was written by a newer weir (format {format}, this one reads up to {FORMAT})"),
+        ));
+    }
+    if format < FORMAT {
+        return Err(Error::stop(
+            "older",
+            format!(
+                "the state was written by an older weir (format {format}, this one reads {FORMAT}): run that version, \
+                 or set the state directory aside and start from Kafka"
+            ),
         ));
     }
     match bincode::decode_from_slice(body, bincode::config::standard()) {

@@ -11,7 +11,7 @@
 
 mod replay;
 
-pub use replay::{Ended, Ending, REPLAY_UNCLEAR, Replaying, replaying};
+pub use replay::{Ended, Ending, REPLAY_UNCLEAR, Replaying, keep_at_rest, replaying};
 
 use super::keys::{letter_key, letter_parts};
 use super::{StateStore, Table, WriteBatch};

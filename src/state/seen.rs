@@ -49,6 +49,9 @@ use upkeep::Upkeep;
 
 /// Memory that an open journal keeps, for each key of a run.
 const JOURNAL_ENTRY_BYTES: usize = 25;
+/// Journals as long as this many runs make a run of the recent keys, however few those are: a few keys that change
+/// all the time would else fill the disk, and the next start would read all of it.
+const JOURNAL_RUNS_MAX: usize = 4;
 
 /// A record to be judged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -189,6 +192,8 @@ struct TableOf<R: Rule> {
     overlay: Overlay<R>,
     runs: Runs,
     next_journal: u64,
+    /// Length of the journals that no run holds.
+    journal_bytes: usize,
     /// Keys that changed since merges went on.
     changed: u64,
     /// Epochs on their way to the store, the oldest first.
@@ -238,6 +243,7 @@ impl<R: Rule> TableOf<R> {
             overlay: Overlay::new(),
             runs: Runs::new(Manifest::default(), shape.filter_bytes_max()),
             next_journal: 0,
+            journal_bytes: 0,
             changed: 0,
             sealed: VecDeque::new(),
             work: Work {
@@ -254,9 +260,10 @@ impl<R: Rule> TableOf<R> {
 
     fn load(&mut self, store: &dyn StateStore) -> Result<()> {
         // A mark may be set already: it notes an empty overlay, and holds for the one that is filled here.
-        let Loaded { overlay, runs, next_journal } = load::<R>(store, self.prefix, &self.shape)?;
+        let Loaded { overlay, runs, next_journal, journal_bytes } = load::<R>(store, self.prefix, &self.shape)?;
         self.overlay.take_stored(overlay);
-        (self.runs, self.next_journal, self.is_loaded) = (runs, next_journal, true);
+        (self.runs, self.is_loaded) = (runs, true);
+        (self.next_journal, self.journal_bytes) = (next_journal, journal_bytes);
         Ok(())
     }
 
@@ -268,6 +275,7 @@ impl<R: Rule> TableOf<R> {
         if !self.is_loaded {
             self.load(store)?;
         }
+        self.runs.fill(store, self.prefix)?;
         self.sort(batch);
         self.look_up(store)?;
 
@@ -348,9 +356,13 @@ impl<R: Rule> TableOf<R> {
         let is_settled = self.runs.is_settled();
         let leaves = is_settled && self.is_overlay_full();
         let is_staged = is_settled && self.keep_up(store, watermark_ms, leaves, batch)?;
-        if !leaves && changed > 0 {
-            batch.seen.put(&seen_journal_key(self.prefix, self.next_journal), self.overlay.journal().bytes());
+        if leaves {
+            self.journal_bytes = 0;
+        } else if changed > 0 {
+            let journal = self.overlay.journal().bytes();
+            batch.seen.put(&seen_journal_key(self.prefix, self.next_journal), journal);
             self.next_journal += 1;
+            self.journal_bytes += journal.len();
         }
         self.overlay.seal(leaves, self.shape.run_keys * JOURNAL_ENTRY_BYTES);
         self.sealed.push_back(Sealed { is_staged, leaves });
@@ -358,7 +370,9 @@ impl<R: Rule> TableOf<R> {
     }
 
     fn is_overlay_full(&self) -> bool {
-        self.overlay.recent_len() >= self.shape.run_keys || self.overlay.heap_bytes() >= self.shape.heap_bytes_max()
+        self.overlay.recent_len() >= self.shape.run_keys
+            || self.overlay.heap_bytes() >= self.shape.heap_bytes_max()
+            || self.journal_bytes >= JOURNAL_RUNS_MAX * self.shape.run_keys * JOURNAL_ENTRY_BYTES
     }
 
     fn keep_up(

@@ -102,7 +102,9 @@ async fn dead_letters_arrive_byte_for_byte_and_once() {
     for _ in 0..2 {
         table.sink().insert(&Token("l".to_owned()), &block).await.unwrap();
     }
-    let sink = table.sink().of_letters();
+    let other = table.sink().of_letters("another pipeline");
+    assert_eq!(other.holds(3, &[("t".to_owned(), 9, 10)]).await, Ok(Some(0)));
+    let sink = table.sink().of_letters("p");
     assert_eq!(sink.holds(3, &[("t".to_owned(), 9, 10)]).await, Ok(Some(1)));
     assert_eq!(sink.holds(3, &[("t".to_owned(), 0, 9)]).await, Ok(Some(0)));
     let read = database.run(

@@ -7,6 +7,7 @@
 use super::{Io, Task, Writing};
 use crate::error::{Error, Result};
 use crate::runtime::commit::{Discarded, NotDiscarded};
+use crate::runtime::limits;
 use crate::state::ledger::{encode, key};
 use crate::state::{Table, WriteBatch};
 use crossbeam_channel::Sender;
@@ -18,7 +19,7 @@ pub struct DiscardRequest {
     /// Also when it may be in the table.
     pub force: bool,
     pub answer: Sender<DiscardAnswer>,
-    /// Until when an attempt under way is waited for (boot clock).
+    /// Until when it may be begun, and an attempt under way is waited for (boot clock): who asked is told `no` then.
     pub until_ms: u64,
 }
 
@@ -30,11 +31,21 @@ pub enum DiscardAnswer {
         bytes: u64,
     },
     Refused(NotDiscarded),
-    /// The task does not run here.
-    NotHere(String),
+    /// Nothing was begun, for this reason.
+    NotBegun(String),
+    /// None came in time: the block may be discarded, or not.
+    Unknown,
 }
 
 impl Task {
+    pub(super) fn ask_to_discard(&mut self, request: DiscardRequest) {
+        if self.discards.len() < limits::TASK_REQUESTS_MAX {
+            return self.discards.push(request);
+        }
+        let why = format!("partition {} has too many blocks to discard already", self.id.partition);
+        let _ = request.answer.send(DiscardAnswer::NotBegun(why));
+    }
+
     /// Takes the first block out that can be; true when there is a write to be made.
     pub(super) fn discard_next(&mut self, io: &mut Io) -> Result<bool> {
         if self.discards.is_empty() || self.write.is_some() {
@@ -43,20 +54,33 @@ impl Task {
         let requests = std::mem::take(&mut self.discards);
         let mut requests = requests.into_iter();
         while let Some(request) = requests.next() {
+            // Never after its caller was told that nothing happened.
+            if io.boot_ms >= request.until_ms {
+                let _ = request.answer.send(self.too_late(&request));
+                continue;
+            }
             match self.log.discard(&request.token, request.force) {
                 Ok(discarded) => {
                     self.discards.extend(requests);
                     self.write_without(io, request, discarded)?;
                     return Ok(true);
                 }
-                Err(NotDiscarded::UnderWay) if io.boot_ms < request.until_ms => self.discards.push(request),
+                Err(NotDiscarded::UnderWay) => self.discards.push(request),
                 Err(refused) => _ = request.answer.send(DiscardAnswer::Refused(refused)),
             }
         }
         Ok(false)
     }
 
+    fn too_late(&self, request: &DiscardRequest) -> DiscardAnswer {
+        if self.log.is_under_way(&request.token) {
+            return DiscardAnswer::Refused(NotDiscarded::UnderWay);
+        }
+        DiscardAnswer::NotBegun(format!("partition {} did not come to it in time", self.id.partition))
+    }
+
     fn write_without(&mut self, io: &Io, request: DiscardRequest, discarded: Discarded) -> Result<()> {
+        let was_alone = discarded.record.outputs.is_empty();
         let epoch = discarded.record.after.epoch;
         let at = |output: u16| key::outbox(self.state, epoch, output);
         let mut batch = WriteBatch::default();
@@ -69,6 +93,7 @@ impl Task {
         }
         batch.delete(Table::Outbox, at(discarded.record.outputs.len() as u16));
         batch.put(Table::Ledger, key::epoch(self.state, epoch), encode(&discarded.record));
+        self.keep_letters(epoch, discarded.was_unclear || !was_alone, &mut batch)?;
         self.write = Some((batch, Writing::Discard));
         self.discarding = Some((request, discarded));
         Ok(())

@@ -50,7 +50,7 @@ impl ToTask {
     pub fn refuse(self, why: String) {
         match self {
             ToTask::Replay(request) => _ = request.answer.send(ReplayAnswer::Refused(why)),
-            ToTask::Discard(request) => _ = request.answer.send(DiscardAnswer::NotHere(why)),
+            ToTask::Discard(request) => _ = request.answer.send(DiscardAnswer::NotBegun(why)),
             _ => {}
         }
     }

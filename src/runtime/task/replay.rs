@@ -14,8 +14,9 @@ use crate::runtime::limits;
 use crate::state::WriteBatch;
 use crate::state::ledger::{Pending, RecordName, Replayed, names_hash};
 use crate::state::letters::{Ended, Ending, Letter, LetterId, Letters, Replaying};
+use crate::types::Epoch;
 use crossbeam_channel::Sender;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Letters of one partition that are to be replayed.
@@ -29,7 +30,9 @@ pub struct ReplayRequest {
 }
 
 impl ReplayRequest {
-    pub fn new(seqs: Vec<u64>, answer: Sender<ReplayAnswer>) -> ReplayRequest {
+    pub fn new(mut seqs: Vec<u64>, answer: Sender<ReplayAnswer>) -> ReplayRequest {
+        let mut named = BTreeSet::new();
+        seqs.retain(|&seq| named.insert(seq));
         ReplayRequest { seqs: seqs.into(), answer, done: ReplayDone::default() }
     }
 }
@@ -47,7 +50,7 @@ pub enum ReplayAnswer {
 pub struct ReplayDone {
     /// Gone: their rows are in the table, or a step dropped them.
     pub replayed: u64,
-    /// Dead letters again, with the new reason.
+    /// Dead letters again, with the new reason, or because their block was discarded.
     pub failed: u64,
     /// Not there any more, being replayed already, of a topic that is no input of the pipeline now, or not begun
     /// when the task had to stop.
@@ -177,7 +180,7 @@ impl Task {
         self.seal(io, SealedWhy::End, None)
     }
 
-    /// As many of the letters asked for as an epoch takes.
+    /// As many of the letters asked for as an epoch takes; they are claimed until the seal names them.
     fn next_records(&mut self, request: &mut ReplayRequest) -> Result<ReplayRecords> {
         let store = self.letters();
         let topics = &self.log.history().topics;
@@ -186,18 +189,20 @@ impl Task {
         while found.len() < limits::REPLAY_RECORDS_MAX && bytes < limits::EPOCH_LETTER_BYTES_MAX {
             let Some(seq) = request.seqs.pop_front() else { break };
             let id = LetterId { partition: self.id.partition as u32, seq };
-            let letter = if store.is_replaying(id) { None } else { store.get(id)? };
+            let letter = store.claim(id)?;
             let input = letter.as_ref().and_then(|letter| topics.iter().position(|(topic, _)| *topic == letter.topic));
+            let was_claimed = letter.is_some();
             let (Some(letter), Some(input)) = (letter, input) else {
+                // Its topic is no input any more; one that somebody else has claimed has no letter here.
+                if was_claimed {
+                    store.unclaim(id);
+                }
                 request.done.skipped += 1;
                 continue;
             };
             bytes += letter.value.as_ref().map_or(0, Vec::len);
             let name = RecordName { input: input as u16, offset: letter.offset };
-            let ids = &mut found.entry(name).or_insert((letter, vec![])).1;
-            if !ids.contains(&id) {
-                ids.push(id);
-            }
+            found.entry(name).or_insert((letter, vec![])).1.push(id);
         }
         let mut records = ReplayRecords::default();
         found.into_iter().for_each(|(name, (letter, ids))| records.add(name, &letter, ids));
@@ -301,6 +306,19 @@ impl Task {
             self.replays.answering = Some(request);
         }
         self.replays.ending.push(ended);
+        Ok(())
+    }
+
+    /// Adds to the write that discards a block of this epoch: if that is the replay under way, its letters stay, and
+    /// say so where some of them may be in the table. Nothing of it is left to be released when its epoch counts.
+    pub(super) fn keep_letters(&mut self, epoch: Epoch, is_unclear: bool, batch: &mut WriteBatch) -> Result<()> {
+        let (letters, partition) = (self.letters(), self.id.partition as u32);
+        let under_way = self.replays.under_way.as_mut().filter(|under_way| under_way.entry.replayed.epoch == epoch);
+        let Some(UnderWay { entry, request }) = under_way else { return Ok(()) };
+        let ending = if is_unclear { Ending::Unclear } else { Ending::Kept };
+        self.replays.ending.push(letters.end_replay(partition, entry, ending, batch)?);
+        let kept = std::mem::take(&mut entry.seqs).len() + std::mem::take(&mut entry.stays).len();
+        request.iter_mut().for_each(|request| request.done.failed += kept as u64);
         Ok(())
     }
 

@@ -33,6 +33,8 @@ pub struct ClickHouseSink {
     settings: Vec<(String, String)>,
     /// The columns that say which record a row came from: topic, partition, offset.
     place_columns: [&'static str; 3],
+    /// Only rows whose `pipeline` is this one count: others write into the same table of dead letters.
+    pipeline: Option<String>,
     seen: Mutex<Seen>,
     doubtful_attempts: AtomicU32,
     /// Makes the ids of attempts differ, across processes too.
@@ -67,6 +69,7 @@ impl ClickHouseSink {
             table: table.to_owned(),
             settings: super::mapping::insert_settings(server, user_settings),
             place_columns: ["_topic", "_partition", "_offset"],
+            pipeline: None,
             seen: Mutex::default(),
             doubtful_attempts: AtomicU32::new(0),
             instance: random.iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -78,9 +81,11 @@ impl ClickHouseSink {
         full_name(&self.database, &self.table)
     }
 
-    /// The same for the table of dead letters, which names the place of a record without underscores.
-    pub fn of_letters(self) -> ClickHouseSink {
-        ClickHouseSink { place_columns: ["topic", "partition", "offset"], ..self }
+    /// The same for the table of dead letters, which names the place of a record without underscores, and whose
+    /// letter it is.
+    pub fn of_letters(self, pipeline: &str) -> ClickHouseSink {
+        let pipeline = Some(pipeline.to_owned());
+        ClickHouseSink { place_columns: ["topic", "partition", "offset"], pipeline, ..self }
     }
 
     /// How many rows of a Kafka range the table holds, by its columns `_topic`, `_partition`, `_offset`; `None`:
@@ -107,9 +112,10 @@ impl ClickHouseSink {
         let sql = format!(
             "SELECT toString(count()) AS rows FROM {} WHERE `{topic_column}` = {} \
              AND `{partition_column}` = {partition} AND `{offset_column}` >= {offset_from} \
-             AND `{offset_column}` < {offset_to}",
+             AND `{offset_column}` < {offset_to}{}",
             self.name(),
-            quoted(topic)
+            quoted(topic),
+            self.pipeline.as_ref().map_or(String::new(), |pipeline| format!(" AND `pipeline` = {}", quoted(pipeline)))
         );
         let counts: Vec<Count> = self.client.rows(&sql).await.map_err(failed)?;
         Ok(counts.first().and_then(|count| count.rows.parse().ok()))

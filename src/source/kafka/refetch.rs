@@ -17,7 +17,7 @@ use std::ffi::CStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Appends those of the records at `offsets` that are there.
+/// Appends those of the records at `offsets` that are there. Each has `wait` to come: many take longer than one.
 pub(super) fn records_at(
     kafka: &KafkaPlan,
     topic: &CStr,
@@ -30,10 +30,9 @@ pub(super) fn records_at(
     settings.set("queued.min.messages", 1);
     settings.set("fetch.min.bytes", 1);
     let client = Client::consumer(&settings, 0)?;
-    let deadline = Instant::now() + wait;
     let read = log_range(&client, topic, partition, wait).and_then(|(first, end)| {
         let there = offsets.iter().filter(|offset| (first..end).contains(offset));
-        there.copied().try_for_each(|offset| read_one(&client, topic, partition, offset, into, deadline))
+        there.copied().try_for_each(|offset| read_one(&client, topic, partition, offset, into, wait))
     });
     client.close();
     read
@@ -45,11 +44,12 @@ fn read_one(
     partition: i32,
     offset: i64,
     into: &mut RecordBatch,
-    deadline: Instant,
+    wait: Duration,
 ) -> Result<()> {
     let mut list = PartitionList::new();
     list.add(topic, partition, offset);
     assign_alone(client, &list)?;
+    let deadline = Instant::now() + wait;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         // SAFETY: the client is live; the message is ours and destroyed below.

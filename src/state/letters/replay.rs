@@ -3,7 +3,7 @@
 //! Owns the entry that names them. Promises: it goes in with the epoch's write, and out with the write that deletes
 //! the letters, leaves them, or says that nobody knows; between the two nobody else touches them. Decides nothing.
 
-use super::{Letter, LetterId, Letters, REPLAYING, decoded, encoded, letter_bytes};
+use super::{Letter, LetterId, Letters, REPLAYING, decoded, encoded, letter_bytes, read};
 use crate::error::{Error, Result};
 use crate::state::keys::letter_key;
 use crate::state::ledger::Replayed;
@@ -84,7 +84,27 @@ impl Letters {
         self.books().replaying.contains(&id)
     }
 
-    /// Adds to an epoch's write that it replays these letters.
+    /// A letter for a replay that begins; nobody else touches it from now on. `None` for one that is not there, or
+    /// that a replay has already.
+    pub fn claim(&self, id: LetterId) -> Result<Option<Letter>> {
+        // Looking and claiming are one: a letter that is deleted must not come into the table, nor the other way.
+        let mut books = self.books();
+        if books.replaying.contains(&id) {
+            return Ok(None);
+        }
+        let letter = self.get(id)?;
+        if letter.is_some() {
+            books.replaying.insert(id);
+        }
+        Ok(letter)
+    }
+
+    /// A letter that was claimed and is not replayed after all.
+    pub fn unclaim(&self, id: LetterId) {
+        self.books().replaying.remove(&id);
+    }
+
+    /// Adds to an epoch's write that it replays these letters: of all that were claimed, only they stay so.
     pub fn put_replay(&self, partition: u32, entry: &Replaying, into: &mut WriteBatch) -> Result<()> {
         into.put(Table::DeadLetters, letter_key(partition, REPLAYING), encoded(entry)?);
         self.take_up_replay(partition, Some(entry));
@@ -94,9 +114,10 @@ impl Letters {
     /// Adds to an epoch's write what is wrong with a letter now; it keeps its name. It takes the room that it needs:
     /// a full store must not keep anybody from emptying it.
     pub fn rewrite(&self, id: LetterId, letter: &Letter, into: &mut WriteBatch) -> Result<()> {
-        let Some(before) = self.value(id)? else { return Ok(()) };
         let value = encoded(letter)?;
+        // One that is deleted meanwhile must not come back uncounted.
         let mut books = self.books();
+        let Some(before) = self.value(id)? else { return Ok(()) };
         books.bytes = books.bytes - letter_bytes(&before) + letter_bytes(&value);
         into.put(Table::DeadLetters, letter_key(id.partition, id.seq), value);
         Ok(())
@@ -129,15 +150,40 @@ impl Letters {
     }
 
     fn doubt(&self, id: LetterId, into: &mut WriteBatch) -> Result<()> {
-        let Some(mut letter) = self.get(id)?.filter(|letter| letter.reason != REPLAY_UNCLEAR) else { return Ok(()) };
+        let Some(letter) = doubtful(&*self.store, id)? else { return Ok(()) };
+        self.rewrite(id, &letter, into)
+    }
+}
+
+/// Adds to a write that the letters of a replay stay, where nobody counts them: the pipeline does not run.
+pub fn keep_at_rest(
+    partition: u32,
+    entry: &Replaying,
+    is_unclear: bool,
+    store: &dyn StateStore,
+    into: &mut WriteBatch,
+) -> Result<()> {
+    into.delete(Table::DeadLetters, letter_key(partition, REPLAYING));
+    for &seq in entry.seqs.iter().filter(|_| is_unclear) {
+        if let Some(letter) = doubtful(store, LetterId { partition, seq })? {
+            into.put(Table::DeadLetters, letter_key(partition, seq), encoded(&letter)?);
+        }
+    }
+    Ok(())
+}
+
+/// The letter that says where to look; `None` where it does already, or is not there.
+fn doubtful(store: &dyn StateStore, id: LetterId) -> Result<Option<Letter>> {
+    let letter = read(store, id)?.filter(|letter| letter.reason != REPLAY_UNCLEAR);
+    Ok(letter.map(|mut letter| {
         letter.message = format!(
             "a replay of this record may be in the table already: look there for `{}` {} at offset {}, then delete \
              the letter, or replay it by its name. It was set aside because: {}",
             letter.topic, letter.partition, letter.offset, letter.message
         );
         letter.reason = REPLAY_UNCLEAR.to_owned();
-        self.rewrite(id, &letter, into)
-    }
+        letter
+    }))
 }
 
 #[cfg(test)]
@@ -192,6 +238,28 @@ mod tests {
         }
         assert_eq!(replaying(&*store, PARTITION).unwrap(), Some(entry(&[0])));
         assert_eq!(letters.page(None, 10, &Default::default()).unwrap().letters.len(), 2);
+    }
+
+    #[test]
+    fn a_letter_is_claimed_once_and_cannot_be_deleted_before_the_seal_either() {
+        let (_, letters) = under_way();
+        let claimed = letters.claim(id(1)).unwrap().unwrap();
+        assert_eq!(letters.delete(&[id(0), id(1)]).unwrap(), 0);
+        assert_eq!(letters.claim(id(1)).unwrap(), None, "by the replay that has it");
+        letters.unclaim(id(1));
+        assert_eq!(letters.delete(&[id(1)]).unwrap(), 1);
+        assert_eq!(letters.claim(id(1)).unwrap(), None, "it is deleted");
+        let (bytes, mut batch) = (letters.bytes(), WriteBatch::default());
+        letters.rewrite(id(1), &claimed, &mut batch).unwrap();
+        assert_eq!((batch.changes.len(), letters.bytes()), (0, bytes), "it does not come back");
+    }
+
+    #[test]
+    fn what_was_claimed_beside_a_sealed_replay_is_free_again() {
+        let (_, letters) = under_way();
+        letters.claim(id(1)).unwrap().unwrap();
+        letters.put_replay(PARTITION, &entry(&[0]), &mut WriteBatch::default()).unwrap();
+        assert!(letters.is_replaying(id(0)) && !letters.is_replaying(id(1)));
     }
 
     #[test]

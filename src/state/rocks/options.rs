@@ -9,6 +9,8 @@ const MIB: usize = 1 << 20;
 /// A chunk is larger, so each has a block of its own, and no lookup reads two.
 const SEEN_BLOCK_BYTES: usize = 1 << 10;
 const SEEN_BUFFER_BYTES: usize = 32 * MIB;
+/// Of a memtable: some thousand chunks need little.
+const SEEN_BUFFER_BLOOM_RATIO: f64 = 0.01;
 /// Compactions begin late and find more to leave out: a young run is merged soon and deleted as a whole. What many
 /// young files cost lookups, the filters ahead of them save.
 const SEEN_LEVEL_0_FILES: i32 = 10;
@@ -93,6 +95,9 @@ fn seen(reclaim: &Reclaim) -> Options {
     let mut options = Options::default();
     options.set_write_buffer_size(SEEN_BUFFER_BYTES);
     options.set_max_write_buffer_number(3);
+    // Most chunks that are asked for are in files: the lists in memory need not be walked.
+    options.set_memtable_whole_key_filtering(true);
+    options.set_memtable_prefix_bloom_ratio(SEEN_BUFFER_BLOOM_RATIO);
     options.set_level_zero_file_num_compaction_trigger(SEEN_LEVEL_0_FILES);
     options.set_level_zero_slowdown_writes_trigger(3 * SEEN_LEVEL_0_FILES);
     options.set_level_zero_stop_writes_trigger(4 * SEEN_LEVEL_0_FILES);

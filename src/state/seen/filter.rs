@@ -7,6 +7,7 @@
 //! merge take the room of its sources, from the front, while the filter of its target grows.
 
 use super::order::share_of;
+use super::run::END;
 
 /// The smaller (and younger) a run, the more bits its keys get: there are more of them for each key to pass.
 const BITS_OF_LEVEL: [u64; 3] = [20, 16, 12];
@@ -21,6 +22,8 @@ pub(super) struct Filter {
     lines: usize,
     /// Made as keys come. What was given back is empty.
     segments: Vec<Box<[Line]>>,
+    /// Keys whose upper half is not below it may be in the run, for all that is known.
+    known_below: u128,
 }
 
 /// The bits of a cache line; the probes of a key share one.
@@ -35,7 +38,12 @@ impl Filter {
         let lines_free = (free_bytes / 4 * 3 / size_of::<Line>()) as u64;
         let lines = keys.saturating_mul(wanted).div_ceil(512).min(lines_free);
         let is_worth_it = lines * 512 >= keys.saturating_mul(BITS_MIN);
-        Filter { lines: if is_worth_it { lines as usize } else { 0 }, segments: Vec::new() }
+        Filter { lines: if is_worth_it { lines as usize } else { 0 }, segments: Vec::new(), known_below: END }
+    }
+
+    /// Keys whose upper half is below this were all inserted; the others may be missing.
+    pub fn knows_below(&mut self, end: u128) {
+        self.known_below = end;
     }
 
     /// Whether there was room for one.
@@ -46,7 +54,7 @@ impl Filter {
     /// Whether the run can hold this key.
     #[inline]
     pub fn may_hold(&self, probe: &Probe) -> bool {
-        if self.lines == 0 {
+        if self.lines == 0 || probe.upper as u128 >= self.known_below {
             return true;
         }
         let line = share_of(probe.upper, self.lines as u64);

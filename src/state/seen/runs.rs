@@ -2,11 +2,19 @@
 //!
 //! Promises that lookups go by the stored manifest until the store has the next one.
 
+use super::chunk::Chunk;
 use super::filter::Filter;
-use super::manifest::Manifest;
+use super::lookup::unreadable_chunk;
+use super::manifest::{Manifest, Merge};
 use super::run::{END, Run};
-use std::collections::BTreeMap;
+use crate::error::Result;
+use crate::state::keys::{SEEN_PREFIX_LEN, seen_chunk_key, seen_chunk_parts};
+use crate::state::{StateStore, Table};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
+
+/// Chunks that one batch of records reads for the filters after a start: 16 MiB, so that no worker is long away.
+const FILL_CHUNKS: u32 = 4096;
 
 /// The runs of a table.
 pub(super) struct Runs {
@@ -15,6 +23,8 @@ pub(super) struct Runs {
     staged: Option<Manifest>,
     /// By the number of the run.
     filters: BTreeMap<u64, Filter>,
+    /// Runs of before the start whose filters are still being made, with the chunks to be read.
+    unfilled: VecDeque<(Run, Range<u32>)>,
     filter_bytes_max: usize,
     slots: Vec<Slot>,
 }
@@ -28,7 +38,56 @@ pub(super) struct Slot {
 impl Runs {
     pub fn new(stored: Manifest, filter_bytes_max: usize) -> Runs {
         let slots = slots_of(&stored);
-        Runs { stored, staged: None, filters: BTreeMap::new(), filter_bytes_max, slots }
+        let (filters, unfilled) = (BTreeMap::new(), VecDeque::new());
+        Runs { stored, staged: None, filters, unfilled, filter_bytes_max, slots }
+    }
+
+    /// After a start: an empty filter for every run, which lets every key through until it is filled.
+    pub fn begin_filters(&mut self) {
+        let manifest = self.stored.clone();
+        for run in &manifest.runs {
+            let done = manifest.merge_from(run.number).map_or(0, |merge| merge.target.start_of(merge.cursor));
+            self.begin_filter(&manifest, run.number, run.keys, run.level);
+            self.begin_filling(run, run.chunk_of(done as u64)..run.chunks);
+            self.filter_mut(run).give_back(done);
+        }
+        for Merge { sources, target, cursor } in &manifest.merges {
+            let keys = manifest.runs.iter().filter(|run| sources.contains(&run.number)).map(|run| run.keys).sum();
+            self.begin_filter(&manifest, target.number, keys, target.level);
+            self.begin_filling(target, 0..*cursor);
+        }
+    }
+
+    fn begin_filling(&mut self, run: &Run, chunks: Range<u32>) {
+        let filter = self.filter_mut(run);
+        if filter.is_any() && !chunks.is_empty() {
+            filter.knows_below(run.start_of(chunks.start));
+            self.unfilled.push_back((run.clone(), chunks));
+        }
+    }
+
+    /// Goes on filling the filters, a stretch at a time.
+    pub fn fill(&mut self, store: &dyn StateStore, prefix: [u8; SEEN_PREFIX_LEN]) -> Result<()> {
+        let mut left = FILL_CHUNKS;
+        while left > 0
+            && let Some((run, chunks)) = self.unfilled.front_mut()
+        {
+            let Some(filter) = self.filters.get_mut(&run.number) else {
+                self.unfilled.pop_front();
+                continue;
+            };
+            let now = chunks.start..chunks.end.min(chunks.start.saturating_add(left));
+            fill_filter(store, prefix, filter, run, now.clone())?;
+            left -= now.len() as u32;
+            chunks.start = now.end;
+            if chunks.start == chunks.end {
+                filter.knows_below(END);
+                self.unfilled.pop_front();
+            } else {
+                filter.knows_below(run.start_of(now.end));
+            }
+        }
+        Ok(())
     }
 
     /// Who is asked, the newest first.
@@ -90,6 +149,26 @@ impl Runs {
     pub fn filter_bytes(&self) -> usize {
         self.filters.values().map(Filter::bytes).sum()
     }
+}
+
+fn fill_filter(
+    store: &dyn StateStore,
+    prefix: [u8; SEEN_PREFIX_LEN],
+    filter: &mut Filter,
+    run: &Run,
+    chunks: Range<u32>,
+) -> Result<()> {
+    let key_of = |chunk| seen_chunk_key(prefix, run.number, chunk);
+    let mut damaged = None;
+    store.scan(Table::Seen, &key_of(chunks.start), &key_of(chunks.end), &mut |key, value| {
+        let Some(chunk) = Chunk::read(value) else {
+            damaged = Some((seen_chunk_parts(key).map_or(0, |(_, _, chunk)| chunk), value.len()));
+            return false;
+        };
+        chunk.keys().for_each(|key| filter.insert(key));
+        true
+    })?;
+    damaged.map_or(Ok(()), |(chunk, len)| Err(unreadable_chunk(run.number, chunk, len)))
 }
 
 /// A merge's target has the keys below its cursor, its sources all others.

@@ -28,9 +28,10 @@ const CHUNK_KEYS: u64 = 170;
 /// With fewer, every key is rewritten more often; with more, every lookup passes more filters.
 const FANOUT: usize = 8;
 const STRETCH_KEYS: u64 = 4096;
-/// A merge of level n takes in this many keys for each that changed. With 1 it would be done just when the next one
-/// is due; the runs that wait for it cost lookups.
-pub(super) const MERGED_PER_CHANGED: u64 = 4;
+/// A merge takes in this many keys for each that changed. With 1 it would be done just when the next of its level is
+/// due, and the runs that wait for it cost lookups; with 4 an epoch that merges took twice as long as one that does
+/// not.
+pub(super) const MERGED_PER_CHANGED: u64 = 2;
 
 impl Shape {
     /// The usual sizes, in about so much memory.

@@ -21,6 +21,9 @@ use std::ops::Range;
 /// Runs whose newest times are further apart than this part of what is remembered are not merged: they go whole.
 const SPAN_PARTS: i64 = 4;
 
+/// What one seal takes a merge on by at most: 25 MB of the batch. An epoch of more keys is followed by others.
+const MERGED_MAX: u64 = 1 << 20;
+
 /// One seal's work on the runs.
 pub(super) struct Upkeep<'a> {
     pub store: &'a dyn StateStore,
@@ -40,7 +43,8 @@ impl Upkeep<'_> {
         let mut manifest = self.runs.stored().clone();
         self.clear_dropped(&mut manifest);
         self.expire(&mut manifest);
-        self.advance_merges::<R>(&mut manifest, changed * MERGED_PER_CHANGED + self.shape.stretch_keys)?;
+        let keys_max = (changed * MERGED_PER_CHANGED + self.shape.stretch_keys).min(MERGED_MAX);
+        self.advance_merges::<R>(&mut manifest, keys_max)?;
         if let Some((overlay, journals)) = leaving {
             self.write_run(&mut manifest, overlay);
             manifest.first_journal = journals.end;
