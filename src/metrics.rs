@@ -28,6 +28,7 @@ pub enum StepKind {
     Filter,
     Select,
     Dedup,
+    Join,
 }
 
 /// One step's rows: in = out + dropped + dead letters.
@@ -371,6 +372,9 @@ impl PipelineStats {
                 }
                 StepKind::Dedup => {
                     metrics::counter!("weir_rows_duplicate_total", &labels).absolute(step.dropped.load(Relaxed));
+                    metrics::counter!("weir_rows_late_total", &labels).absolute(step.late.load(Relaxed));
+                }
+                StepKind::Join => {
                     metrics::counter!("weir_rows_late_total", &labels).absolute(step.late.load(Relaxed));
                 }
                 StepKind::Select => {}

@@ -68,7 +68,7 @@ fn step_json(place: usize, step: &StepBalance) -> Value {
     let dropped = match step.kind {
         StepKind::Filter => "filtered",
         StepKind::Dedup => "duplicates",
-        StepKind::Select => "dropped",
+        StepKind::Select | StepKind::Join => "dropped",
     };
     object[dropped] = step.dropped.into();
     object

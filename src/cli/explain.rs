@@ -7,8 +7,8 @@
 use super::{Global, check, print};
 use crate::codec::time::Moment;
 use crate::config::plan::{
-    ClickHouseSinkPlan, DeadLettersPlan, DedupPlan, DeliveryGuarantee, Keep, KeyCast, KeyPlan, Late, MissingKey,
-    PipelinePlan, Plan, SinkPlan, StartAt, StepPlan, TimeUnit,
+    ClickHouseSinkPlan, DeadLettersPlan, DedupPlan, DeliveryGuarantee, JoinPlan, Keep, KeyCast, KeyPlan, Late,
+    Matching, MissingKey, PipelinePlan, Plan, SinkPlan, StartAt, StepPlan, TimeUnit,
 };
 use crate::runtime::facts::{self, InsertFacts, TopicFacts};
 use crate::runtime::inspect::duration;
@@ -185,8 +185,37 @@ impl Words<'_> {
                     self.line(format!("{place}  select: {}; no state", names.join(", ")));
                 }
                 StepPlan::Dedup(dedup) => self.dedup(place, dedup),
+                StepPlan::Join(join) => self.join(place, join),
             }
         }
+    }
+
+    fn join(&mut self, place: usize, join: &JoinPlan) {
+        let topic = |input: &usize| self.pipeline.topics[*input].name.as_str();
+        let topics: Vec<&str> = join.with.inputs.iter().map(topic).collect();
+        let pairs = join.left_key.iter().zip(&join.right_key);
+        let key: Vec<String> = pairs.map(|(left, right)| format!("{} = {}", key_text(left), key_text(right))).collect();
+        let meets = match join.matching {
+            Matching::Interval { before_ms, after_ms } => format!(
+                "every pair whose right row lies at most {} before and {} after the left one",
+                signed_duration(before_ms),
+                signed_duration(after_ms)
+            ),
+            Matching::Temporal { within_ms, exact } => {
+                let waits = if exact { "waits for the watermark and takes" } else { "takes" };
+                format!("each left row once: it {waits} the newest right row of {} before it", duration(within_ms))
+            }
+            Matching::Table { .. } => "each left row once, with the version of its key that is valid then".to_owned(),
+        };
+        let alone = match (join.keeps_left, join.keeps_right) {
+            (false, false) => "a row that meets nobody is dropped",
+            (true, false) => "a left row that meets nobody is sent alone",
+            (false, true) => "a right row that meets nobody is sent alone",
+            (true, true) => "a row that meets nobody is sent alone",
+        };
+        let line = format!("{place}  join: adds `{}` from {} by {}", join.name, topics.join(", "), key.join(", "));
+        self.line(line);
+        self.line(format!("   {meets}; {alone}"));
     }
 
     fn dedup(&mut self, place: usize, dedup: &DedupPlan) {
@@ -396,6 +425,11 @@ fn unit_name(unit: TimeUnit, zone: &str) -> String {
         TimeUnit::Micros => "microseconds".to_owned(),
         TimeUnit::Nanos => "nanoseconds".to_owned(),
     }
+}
+
+/// A bound of an interval may lie on the other side.
+fn signed_duration(ms: i64) -> String {
+    if ms < 0 { format!("-{}", duration(ms.saturating_neg())) } else { duration(ms) }
 }
 
 fn key_text(key: &KeyPlan) -> String {

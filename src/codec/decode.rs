@@ -4,6 +4,8 @@
 //! the records' order; the payload is not copied (the batch's arena moves into the rows); the only clock is the
 //! epoch's noted one, handed in.
 
+mod deletion;
+
 use crate::codec::extract::Extractor;
 use crate::codec::record::{Record, RecordBatch};
 use crate::codec::rows::{BadRow, Field, Kind, RowMeta, Rows, Slot};
@@ -11,6 +13,7 @@ use crate::codec::scan::escape;
 use crate::codec::scope::{Layout, Virtual};
 use crate::codec::time::{self, Unit, Zone};
 use crate::types::Span;
+pub use deletion::DeletionKey;
 
 /// Where a row's event time comes from.
 #[derive(Clone, Debug)]
@@ -37,6 +40,8 @@ pub struct Decoder {
     extractor: Extractor,
     time: TimeSpec,
     tombstones_keep: bool,
+    /// In a table tombstones are rows that delete.
+    deletes: Option<DeletionKey>,
     max_payload_bytes: usize,
     topic: String,
     partition: i32,
@@ -53,6 +58,8 @@ pub struct Decoded {
     pub broken: Vec<BadRow>,
     /// Top-level fields that no path names.
     pub extra_fields: u64,
+    /// Tombstones of a table whose record key is not its key; they are among the skipped.
+    pub unread_keys: u64,
 }
 
 impl Decoder {
@@ -68,7 +75,24 @@ impl Decoder {
     ) -> Decoder {
         let extractor = Extractor::new(&layout.paths);
         let topic_field = Field::ABSENT;
-        Decoder { layout, extractor, time, tombstones_keep, max_payload_bytes, topic, partition, input, topic_field }
+        let deletes = None;
+        Decoder {
+            layout,
+            extractor,
+            time,
+            tombstones_keep,
+            deletes,
+            max_payload_bytes,
+            topic,
+            partition,
+            input,
+            topic_field,
+        }
+    }
+
+    /// From now on a tombstone is a row with nothing but its key, whose record has no value: it deletes.
+    pub fn deleting(self, key: DeletionKey) -> Decoder {
+        Decoder { deletes: Some(key), ..self }
     }
 
     /// Makes rows of the batch's records, in their order. The batch keeps its records and gives its arena to `rows`.
@@ -77,15 +101,18 @@ impl Decoder {
         rows.clear(self.layout.width);
         std::mem::swap(&mut batch.bytes, &mut rows.bytes);
         out.tombstones = 0;
+        out.unread_keys = 0;
         out.broken.clear();
         self.topic_field = self.topic_field(rows);
         for (index, record) in batch.records.iter().enumerate() {
             let index = index as u32;
-            if record.value.is_none() && !self.tombstones_keep {
+            let start = rows.fields.len();
+            if record.value.is_none() && !self.keeps_tombstone(record, start, rows) {
+                rows.fields.truncate(start);
                 out.tombstones += 1;
+                out.unread_keys += u64::from(self.deletes.is_some());
                 continue;
             }
-            let start = rows.fields.len();
             rows.fields.resize(start + self.layout.width, Field::ABSENT);
             match self.row(record, index, start, note_ms, rows) {
                 Ok(meta) => rows.meta.push(meta),
@@ -108,6 +135,13 @@ impl Decoder {
         self.extractor.take_extras()
     }
 
+    /// Whether a tombstone becomes a row; in a table its key is filled in.
+    fn keeps_tombstone(&mut self, record: &Record, start: usize, rows: &mut Rows) -> bool {
+        let Some(deletes) = &mut self.deletes else { return self.tombstones_keep };
+        rows.fields.resize(start + self.layout.width, Field::ABSENT);
+        record.key.is_some_and(|key| deletes.read(key, start, rows))
+    }
+
     fn row(
         &mut self,
         record: &Record,
@@ -126,6 +160,9 @@ impl Decoder {
             self.extractor
                 .extract(&rows.bytes, value, &mut rows.fields[start..])
                 .map_err(|fault| (fault.reason, fault.sentence()))?;
+            if let Some(whole) = self.layout.whole {
+                rows.fields[start + whole.0 as usize] = Field::text(Kind::Object, trimmed(&rows.bytes, value));
+            }
         }
         for (virtual_field, slot) in &self.layout.virtuals {
             let field = virtual_value(virtual_field, record, self.partition, self.topic_field, rows);
@@ -182,6 +219,13 @@ impl Decoder {
         let used = self.layout.virtuals.iter().any(|(field, _)| *field == Virtual::Topic);
         if used { rows.append(Kind::Text, self.topic.as_bytes()) } else { Field::ABSENT }
     }
+}
+
+/// Without the white space around it.
+fn trimmed(bytes: &[u8], span: Span) -> Span {
+    let text = &bytes[span.range()];
+    let start = text.len() - text.trim_ascii_start().len();
+    Span { start: span.start + start as u32, len: text.trim_ascii().len() as u32 }
 }
 
 #[cold]

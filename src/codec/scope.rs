@@ -5,11 +5,19 @@
 //! gives the [`Layout`] that decoding and extraction work by. The same path always has the same slot.
 //!
 //! Virtual fields (`_topic`, `_headers.name`, …) win over payload fields of that name, and are there after a select
-//! too, unless the select has a field of that name. A join will add its object here as another kind of [`Entry`].
+//! too, unless the select has a field of that name.
+//!
+//! A right side has a scope of its own. [`Scope::join`] takes it in: below the object's name its names are known, and
+//! each that is asked for has a slot here, too, which the join fills. The object wins over a field of that name. What
+//! each join has to keep of its rows is what is filled before it and read behind it (`scope/joined.rs`).
+
+mod joined;
 
 use crate::codec::extract::Extractor;
 use crate::codec::rows::{Field, Kind, Rows, Slot};
 use crate::codec::scan::Scanned;
+pub use joined::{Either, JoinFields, JoinLayout};
+use joined::{Joined, Life};
 use std::sync::{Arc, OnceLock};
 
 /// Resolves paths to slots.
@@ -23,6 +31,15 @@ pub struct Scope {
     derived: Vec<DerivedPath>,
     /// Filled by `finish`, one per select.
     handles: Vec<Arc<OnceLock<Vec<Derivation>>>>,
+    /// Per select, how many joins lie before it.
+    joins_before: Vec<usize>,
+    /// The row as one object, where it is asked for.
+    whole: Option<Slot>,
+    joins: Vec<Joined>,
+    /// Objects that no select has hidden, and which join adds them.
+    objects: Vec<(String, usize)>,
+    /// Per slot.
+    lives: Vec<Life>,
 }
 
 /// A path into the payload: the parts are looked up one inside the other; within a part, dots may belong to a key.
@@ -74,6 +91,8 @@ enum Entry {
     Payload(Vec<String>),
     /// Paths below are taken out of the field's text, right after the select.
     Slot(Slot),
+    /// The object that this join adds: paths below go on in the right side's scope.
+    Object(usize),
 }
 
 #[derive(Clone, Debug)]
@@ -92,16 +111,29 @@ impl Scope {
 
     /// The slot of a path (or virtual field) at this place. Fails only behind a select that has no such name.
     pub fn resolve(&mut self, path: &str) -> Result<Slot, UnknownName> {
+        let slot = self.unread_slot(path)?;
+        self.read_behind(slot, self.joins.len());
+        Ok(slot)
+    }
+
+    fn unread_slot(&mut self, path: &str) -> Result<Slot, UnknownName> {
         match self.entry(path)? {
             Entry::Slot(slot) => Ok(slot),
             Entry::Payload(parts) => Ok(self.payload_slot(parts)),
+            Entry::Object(join) => Ok(self.object_slot(join)),
         }
     }
 
     /// A slot that a step writes.
     pub fn computed(&mut self) -> Slot {
+        self.slot_filled_behind(self.joins.len())
+    }
+
+    /// A slot that is filled when so many joins lie behind the row.
+    fn slot_filled_behind(&mut self, joins: usize) -> Slot {
         let slot = Slot(self.width);
         self.width = self.width.checked_add(1).expect("a pipeline has fewer than 65536 fields");
+        self.lives.push(Life { filled_behind: joins, read_behind: joins });
         slot
     }
 
@@ -118,6 +150,8 @@ impl Scope {
             names.push((name, entry));
         }
         self.closed = Some(names);
+        self.objects.clear();
+        self.joins_before.push(self.joins.len());
         let handle = Arc::new(OnceLock::new());
         self.handles.push(Arc::clone(&handle));
         Ok(Derivations { list: handle })
@@ -131,6 +165,19 @@ impl Scope {
 
     /// No further names: how rows are laid out.
     pub fn finish(self) -> Layout {
+        self.finish_with_joins().0
+    }
+
+    /// The same, with what each join keeps and where its right rows' fields are. Rows of all sides are equally wide.
+    pub fn finish_with_joins(mut self) -> (Layout, Vec<JoinLayout>) {
+        let mut joins = self.join_layouts();
+        let mut layout = self.layout();
+        layout.width = joins.iter().map(|join| join.right.width).fold(layout.width, usize::max);
+        joins.iter_mut().for_each(|join| join.right.width = layout.width);
+        (layout, joins)
+    }
+
+    fn layout(self) -> Layout {
         for (select, handle) in self.handles.iter().enumerate() {
             let mut derivations: Vec<Derivation> = Vec::new();
             let of_select = self.derived.iter().filter(|derived| derived.select == select);
@@ -143,10 +190,17 @@ impl Scope {
             }
             handle.set(derivations).expect("a scope is finished once");
         }
-        Layout { width: self.width as usize, paths: self.payload, virtuals: self.virtuals }
+        // Behind a select the object is made of what it selects.
+        let whole = self.whole.filter(|_| self.closed.is_none());
+        Layout { width: self.width as usize, paths: self.payload, virtuals: self.virtuals, whole }
     }
 
     fn entry(&mut self, path: &str) -> Result<Entry, UnknownName> {
+        match self.object_of(path) {
+            Some((join, None)) => return Ok(Entry::Object(join)),
+            Some((join, Some(rest))) => return self.joined_slot(join, path, rest).map(Entry::Slot),
+            None => {}
+        }
         let Some(names) = &self.closed else {
             return Ok(self.open_entry(path));
         };
@@ -162,10 +216,12 @@ impl Scope {
                 Ok(self.below_payload(parts))
             }
             Some((Entry::Slot(from), Some(rest))) => Ok(Entry::Slot(self.derived_slot(from, rest))),
+            Some((Entry::Object(join), Some(rest))) => self.joined_slot(join, path, rest).map(Entry::Slot),
             None => match Virtual::named(path) {
                 Some(virtual_field) => Ok(Entry::Slot(self.virtual_slot(virtual_field))),
                 None => {
-                    let known = names.iter().map(|(name, _)| name.clone()).collect();
+                    let objects = self.objects.iter().map(|(name, _)| name);
+                    let known = names.iter().map(|(name, _)| name).chain(objects).cloned().collect();
                     Err(UnknownName { path: path.to_owned(), known })
                 }
             },
@@ -191,7 +247,7 @@ impl Scope {
         if let Some(known) = self.payload.iter().find(|path| path.parts == parts) {
             return known.slot;
         }
-        let slot = self.computed();
+        let slot = self.slot_filled_behind(0);
         self.payload.push(PayloadPath { parts, slot });
         slot
     }
@@ -200,7 +256,7 @@ impl Scope {
         if let Some((_, slot)) = self.virtuals.iter().find(|(known, _)| *known == virtual_field) {
             return *slot;
         }
-        let slot = self.computed();
+        let slot = self.slot_filled_behind(0);
         self.virtuals.push((virtual_field, slot));
         slot
     }
@@ -211,7 +267,7 @@ impl Scope {
         if let Some(derived) = self.derived.iter().find(known) {
             return derived.slot;
         }
-        let slot = self.computed();
+        let slot = self.slot_filled_behind(self.joins_before[select]);
         self.derived.push(DerivedPath { select, from, path: path.to_owned(), slot });
         slot
     }
@@ -244,6 +300,8 @@ pub struct Layout {
     pub width: usize,
     pub paths: Vec<PayloadPath>,
     pub virtuals: Vec<(Virtual, Slot)>,
+    /// Gets the whole payload.
+    pub whole: Option<Slot>,
 }
 
 /// What has to be taken out of the text of selected fields. Known once the scope is finished.

@@ -4,6 +4,7 @@
 
 mod connection;
 mod denied;
+mod join;
 mod pipeline;
 mod sink;
 mod step;

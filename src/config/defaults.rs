@@ -20,3 +20,11 @@ pub const DEAD_LETTERS_BYTES: u64 = 1 << 30;
 pub fn group(pipeline: &str) -> String {
     format!("weir-{pipeline}")
 }
+
+/// Waiting rows of one key and side of a join.
+pub const ROWS_PER_KEY: u64 = 100_000;
+
+/// How far one side of a join may run ahead: ten times its window. Never nothing, or nobody could go first.
+pub fn max_skew_ms(window_ms: i64) -> i64 {
+    window_ms.saturating_mul(10).max(1)
+}

@@ -239,6 +239,57 @@ pub enum StepPlan {
     /// Output field and what fills it, in the written order.
     Select(Vec<(String, ExprText)>),
     Dedup(DedupPlan),
+    Join(Box<JoinPlan>),
+}
+
+/// A join: its right side, whom a row meets, and what happens to those who meet nobody.
+#[derive(Clone, PartialEq, Debug)]
+pub struct JoinPlan {
+    pub at: Place,
+    /// The field under which the right row appears.
+    pub name: String,
+    pub with: SidePlan,
+    /// What happens to the right rows before they join: filter, select, dedup.
+    pub steps: Vec<StepPlan>,
+    /// As many as of the right.
+    pub left_key: Vec<KeyPlan>,
+    pub right_key: Vec<KeyPlan>,
+    pub matching: Matching,
+    /// A left row that meets nobody is sent alone.
+    pub keeps_left: bool,
+    pub keeps_right: bool,
+    pub late: JoinLate,
+    pub max_skew_ms: i64,
+    /// Waiting rows of one key and side.
+    pub rows_per_key_max: u64,
+}
+
+/// Which rows of a join meet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Matching {
+    /// −before ≤ t_right − t_left ≤ after; one of both may be negative, their sum is not.
+    Interval { before_ms: i64, after_ms: i64 },
+    /// Each left row once.
+    Temporal { within_ms: i64, exact: bool },
+    /// Each left row once, with the version of its key that is valid at its time (`retain: forever`).
+    Table { within_ms: i64, exact: bool, bootstrap: bool },
+}
+
+impl Matching {
+    /// How far back in time what a join remembers may lie, and how long its rows wait.
+    pub fn reach_ms(self) -> i64 {
+        match self {
+            Matching::Interval { before_ms, after_ms } => before_ms.saturating_abs().max(after_ms.saturating_abs()),
+            Matching::Temporal { within_ms, .. } | Matching::Table { within_ms, .. } => within_ms,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum JoinLate {
+    Join,
+    Drop,
+    DeadLetter,
 }
 
 #[derive(Clone, PartialEq, Debug)]

@@ -1,8 +1,10 @@
-//! From a pipeline's plan to the parts of a task: decoders, steps, builder.
+//! From a pipeline's plan to the parts of a task: decoders, steps, joins with their right sides, builder.
 //!
 //! Owns the order in which names get their slots: event time, steps as written, columns. Everything that could be
 //! wrong with an expression or a name is a finding here, with its place; a [`Blueprint`] that was made once can be
 //! made again for every task.
+
+mod join;
 
 use crate::codec::decode::{Decoder, TimeField, TimeSpec};
 use crate::codec::expr::ExprError;
@@ -11,8 +13,8 @@ use crate::codec::rows::Slot;
 use crate::codec::scope::{Layout, Scope};
 use crate::codec::time::{Unit, Zone};
 use crate::config::plan::{
-    DedupPlan, ExprText, FieldPath, Keep, KeyCast, KeyPlan, PipelinePlan, Plan, SidePlan, StepPlan, TimeUnit,
-    Tombstones,
+    DedupPlan, ExprText, FieldPath, JoinPlan, Keep, KeyCast, KeyPlan, Matching, PipelinePlan, Plan, SidePlan, StepPlan,
+    TimeUnit, Tombstones,
 };
 use crate::error::{Finding, Place, Severity};
 use crate::metrics::StepKind;
@@ -22,6 +24,8 @@ use crate::step::dedup::Dedup;
 use crate::step::filter::Filter;
 use crate::step::select::Select;
 use crate::types::TaskNo;
+pub use join::JoinPart;
+use join::{CompiledJoin, rules};
 use std::sync::Arc;
 
 /// Makes the builder of the sink, asking for the slot of each field that a column needs.
@@ -39,7 +43,9 @@ pub struct Blueprint {
 /// The parts of one task.
 pub struct Parts {
     pub decoders: Vec<Decoder>,
+    /// The steps of the pipeline but its joins.
     pub steps: Vec<Step>,
+    pub joins: Vec<JoinPart>,
     pub builder: Box<dyn BlockBuilder>,
 }
 
@@ -59,56 +65,72 @@ impl Blueprint {
             return Err(compiler.findings);
         }
         let builder = (self.make_builder)(&mut |path| compiler.slot_or_absent(path));
-        let layout = compiler.scope.finish();
-        let decoders = self.decoders(&layout, &time.unwrap_or_else(no_time), partition);
-        Ok(Parts { decoders, steps, builder })
+        let (layout, joined) = compiler.scope.finish_with_joins();
+        let decoders = self.decoders(&self.plan.source, &layout, &time.unwrap_or_else(no_time), partition);
+        let joins = compiler.joins.into_iter().zip(joined);
+        let joins = joins.map(|(join, layout)| self.join_part(join, layout, partition)).collect();
+        Ok(Parts { decoders, steps, joins, builder })
     }
 
     /// Everything up to the columns; what is wrong is in the compiler's findings.
     pub(super) fn compile(&self, task: TaskNo) -> (Compiler, Option<TimeSpec>, Vec<Step>) {
-        let mut compiler = Compiler { scope: Scope::new(), findings: Vec::new(), absent: None };
-        let time = compiler.time(&self.plan.source);
+        let mut compiler = Compiler::new();
+        let time = compiler.time("time", &self.plan.source);
         let mut steps = Vec::new();
+        let path = format!("pipelines.{}", self.plan.name);
         for (place, step) in self.plan.steps.iter().enumerate() {
-            steps.extend(self.step(&mut compiler, place, step, task));
+            let path = format!("{path}.steps[{place}]");
+            match step {
+                StepPlan::Join(join) => self.join(&mut compiler, &path, place, steps.len(), join, task),
+                step => steps.extend(self.step(&mut compiler, &path, place as u16, step, task)),
+            }
         }
         (compiler, time, steps)
     }
 
-    fn step(&self, compiler: &mut Compiler, place: usize, step: &StepPlan, task: TaskNo) -> Option<Step> {
-        let path = format!("pipelines.{}.steps[{place}]", self.plan.name);
+    /// A step that keeps its state under `number`.
+    fn step(&self, compiler: &mut Compiler, path: &str, number: u16, step: &StepPlan, task: TaskNo) -> Option<Step> {
         match step {
-            StepPlan::Filter(text) => compiler.filter(&path, text),
-            StepPlan::Select(fields) => compiler.select(&path, fields),
+            StepPlan::Filter(text) => compiler.filter(path, text),
+            StepPlan::Select(fields) => compiler.select(path, fields),
             StepPlan::Dedup(dedup) => {
-                let key = compiler.key(&path, &dedup.key, self.seed)?;
+                let key = compiler.key(path, &dedup.key, self.seed)?;
                 let content = match &dedup.keep {
-                    Keep::Changes(fields) => Some(compiler.content(&path, fields, self.seed)?),
+                    Keep::Changes(fields) => Some(compiler.content(path, fields, self.seed)?),
                     _ => None,
                 };
                 // A task's share is for all its steps.
-                let dedups = self.plan.steps.iter().filter(|step| matches!(step, StepPlan::Dedup(_))).count();
-                let filter_bytes_max = self.filter_bytes_max / dedups;
-                Some(Step::Dedup(Box::new(Dedup::new(dedup, task, place as u16, key, content, filter_bytes_max))))
+                let filter_bytes_max = self.filter_bytes_max / dedups_among(&self.plan.steps);
+                Some(Step::Dedup(Box::new(Dedup::new(dedup, task, number, key, content, filter_bytes_max))))
             }
+            StepPlan::Join(_) => unreachable!("a right side has no joins, and those of the pipeline are no such step"),
         }
     }
 
-    pub(super) fn decoders(&self, layout: &Layout, time: &TimeSpec, partition: i32) -> Vec<Decoder> {
-        let side = &self.plan.source;
-        let decoder = |(input, topic): (usize, &usize)| {
+    pub(super) fn decoders(&self, side: &SidePlan, layout: &Layout, time: &TimeSpec, partition: i32) -> Vec<Decoder> {
+        let decoder = |input: &usize| {
             Decoder::new(
                 layout.clone(),
                 time.clone(),
                 side.tombstones == Tombstones::Keep,
                 side.max_payload_bytes,
-                self.plan.topics[*topic].name.clone(),
+                self.plan.topics[*input].name.clone(),
                 partition,
-                input as u16,
+                *input as u16,
             )
         };
-        side.inputs.iter().enumerate().map(decoder).collect()
+        side.inputs.iter().map(decoder).collect()
     }
+}
+
+/// How many dedups there are, those of right sides included.
+fn dedups_among(steps: &[StepPlan]) -> usize {
+    let among = |step: &StepPlan| match step {
+        StepPlan::Filter(_) | StepPlan::Select(_) => 0,
+        StepPlan::Dedup(_) => 1,
+        StepPlan::Join(join) => dedups_among(&join.steps),
+    };
+    steps.iter().map(among).sum()
 }
 
 /// What is wrong with the expressions and names of a plan, before anything is connected.
@@ -119,6 +141,7 @@ pub fn judge(plan: &Plan) -> Vec<Finding> {
         let named = format!("pipelines.{}.", pipeline.name);
         findings.extend(compiler.findings.into_iter().map(|finding| {
             let path = finding.path.strip_prefix(&named).unwrap_or(&finding.path);
+            // Only the source's time has no further place.
             let path = if path.starts_with("time.") { format!("source.{path}") } else { path.to_owned() };
             Finding { path: format!("pipelines[{place}].{path}"), ..finding }
         }));
@@ -129,7 +152,7 @@ pub fn judge(plan: &Plan) -> Vec<Finding> {
 /// Which of these paths nothing can fill behind the pipeline's steps, because a select has left them out.
 pub fn left_out<'p>(plan: &PipelinePlan, paths: &[&'p str]) -> Vec<&'p str> {
     let (mut compiler, ..) = offline(plan).compile(TaskNo(0));
-    paths.iter().copied().filter(|path| compiler.scope.resolve(path).is_err()).collect()
+    paths.iter().copied().filter(|path| compiler.scope.resolve_column(path).is_err()).collect()
 }
 
 /// A blueprint that is only compiled, never built.
@@ -148,35 +171,73 @@ pub fn step_kinds(plan: &PipelinePlan) -> Vec<StepKind> {
         StepPlan::Filter(_) => StepKind::Filter,
         StepPlan::Select(_) => StepKind::Select,
         StepPlan::Dedup(_) => StepKind::Dedup,
+        StepPlan::Join(_) => StepKind::Join,
     };
     plan.steps.iter().map(kind).collect()
 }
 
-/// The longest sum of windows along the steps: `None` without state, `Some(None)` without limit.
+/// The longest sum of windows, waits and look-backs along a path of steps: `None` without state, `Some(None)` without
+/// limit.
 pub fn reach_ms(plan: &PipelinePlan) -> Option<Option<i64>> {
-    let windows = plan.steps.iter().filter_map(|step| match step {
-        StepPlan::Dedup(DedupPlan { window_ms, .. }) => Some(*window_ms),
-        _ => None,
-    });
-    windows.reduce(|sum, window| Some(sum?.saturating_add(window?)))
+    reach_of(&plan.steps)
+}
+
+fn reach_of(steps: &[StepPlan]) -> Option<Option<i64>> {
+    let further = |sum: Option<Option<i64>>, own: Option<i64>| match sum {
+        None => Some(own),
+        Some(sum) => Some(sum.and_then(|sum| Some(sum.saturating_add(own?)))),
+    };
+    steps.iter().fold(None, |sum, step| match step {
+        StepPlan::Filter(_) | StepPlan::Select(_) => sum,
+        StepPlan::Dedup(dedup) => further(sum, dedup.window_ms),
+        StepPlan::Join(join) => {
+            // A table is read from its beginning anyway.
+            let is_table = matches!(join.matching, Matching::Table { .. });
+            let of_right = if is_table { None } else { reach_of(&join.steps) };
+            further(longer(sum, of_right), Some(join.matching.reach_ms()))
+        }
+    })
+}
+
+/// No state is less than any, no limit more than any.
+fn longer(one: Option<Option<i64>>, other: Option<Option<i64>>) -> Option<Option<i64>> {
+    match (one, other) {
+        (None, reach) | (reach, None) => reach,
+        (Some(one), Some(other)) => Some(one.zip(other).map(|(one, other)| one.max(other))),
+    }
 }
 
 /// A hash of the parts of the plan that state depends on: inputs, event time, and every step.
 pub fn state_hash(plan: &PipelinePlan) -> u64 {
     let topics: Vec<&str> = plan.topics.iter().map(|topic| topic.name.as_str()).collect();
-    let SidePlan { time, tombstones, .. } = &plan.source;
-    let field = time.field.as_ref().map(|field| &field.text);
-    let mut text = format!("{topics:?} {field:?} {:?} {:?} {} {tombstones:?}", time.unit, time.zone, time.lateness_ms);
-    for step in &plan.steps {
-        text += &match step {
-            StepPlan::Filter(expr) => format!("\nfilter {:?}", expr.text),
-            StepPlan::Select(fields) => {
-                format!("\nselect {:?}", fields.iter().map(|(name, expr)| (name, &expr.text)).collect::<Vec<_>>())
-            }
-            StepPlan::Dedup(dedup) => dedup_text(dedup),
-        };
-    }
+    let mut text = format!("{topics:?} {}", side_text(&plan.source));
+    plan.steps.iter().for_each(|step| text += &step_text(step));
     xxhash_rust::xxh3::xxh3_64(text.as_bytes())
+}
+
+fn side_text(side: &SidePlan) -> String {
+    let SidePlan { time, tombstones, .. } = side;
+    let field = time.field.as_ref().map(|field| &field.text);
+    format!("{field:?} {:?} {:?} {} {tombstones:?}", time.unit, time.zone, time.lateness_ms)
+}
+
+fn step_text(step: &StepPlan) -> String {
+    match step {
+        StepPlan::Filter(expr) => format!("\nfilter {:?}", expr.text),
+        StepPlan::Select(fields) => {
+            format!("\nselect {:?}", fields.iter().map(|(name, expr)| (name, &expr.text)).collect::<Vec<_>>())
+        }
+        StepPlan::Dedup(dedup) => dedup_text(dedup),
+        StepPlan::Join(join) => join_text(join),
+    }
+}
+
+fn join_text(join: &JoinPlan) -> String {
+    let key = |parts: &[KeyPlan]| parts.iter().map(|part| format!("{:?} {:?}", part.path.text, part.cast)).collect();
+    let keys: [Vec<String>; 2] = [key(&join.left_key), key(&join.right_key)];
+    let with = (&join.with.inputs, side_text(&join.with));
+    let steps: Vec<String> = join.steps.iter().map(step_text).collect();
+    format!("\njoin {:?} {keys:?} {:?} {with:?} {steps:?}", join.name, rules(join))
 }
 
 fn dedup_text(dedup: &DedupPlan) -> String {
@@ -193,17 +254,23 @@ fn dedup_text(dedup: &DedupPlan) -> String {
 pub(super) struct Compiler {
     pub(super) scope: Scope,
     pub(super) findings: Vec<Finding>,
+    /// In the order of the steps.
+    joins: Vec<CompiledJoin>,
     /// A slot that nothing fills: what a column gets whose field a select has left out.
     absent: Option<Slot>,
 }
 
 impl Compiler {
-    fn time(&mut self, side: &SidePlan) -> Option<TimeSpec> {
+    fn new() -> Compiler {
+        Compiler { scope: Scope::new(), findings: Vec::new(), joins: Vec::new(), absent: None }
+    }
+
+    fn time(&mut self, path: &str, side: &SidePlan) -> Option<TimeSpec> {
         let max_future_ms = side.time.max_future_ms;
-        let Some(path) = &side.time.field else {
+        let Some(field) = &side.time.field else {
             return Some(TimeSpec { field: None, max_future_ms });
         };
-        let slot = self.slot("time.field", path)?;
+        let slot = self.slot(&format!("{path}.field"), field)?;
         let unit = match side.time.unit {
             TimeUnit::Iso => Unit::Iso,
             TimeUnit::Seconds => Unit::Seconds,
@@ -214,11 +281,11 @@ impl Compiler {
         let zone = match Zone::named(&side.time.zone) {
             Ok(zone) => zone,
             Err(message) => {
-                self.wrong("time.zone", path.at, message);
+                self.wrong(&format!("{path}.zone"), field.at, message);
                 return None;
             }
         };
-        Some(TimeSpec { field: Some(TimeField { slot, path: path.text.clone(), unit, zone }), max_future_ms })
+        Some(TimeSpec { field: Some(TimeField { slot, path: field.text.clone(), unit, zone }), max_future_ms })
     }
 
     fn filter(&mut self, path: &str, text: &ExprText) -> Option<Step> {
@@ -281,7 +348,7 @@ impl Compiler {
     }
 
     fn slot_or_absent(&mut self, path: &str) -> Slot {
-        match self.scope.resolve(path) {
+        match self.scope.resolve_column(path) {
             Ok(slot) => slot,
             Err(_) => *self.absent.get_or_insert_with(|| self.scope.computed()),
         }
@@ -298,3 +365,6 @@ impl Compiler {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

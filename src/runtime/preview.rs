@@ -22,7 +22,8 @@ pub fn at_the_sink(plan: &PipelinePlan, topic: usize, sample: &Sample) -> Vec<Ve
     let slots: Vec<Slot> =
         names.iter().map(|name| compiler.scope.resolve(name).expect("the scope has its own names")).collect();
     let layout = compiler.scope.finish();
-    let mut decoder = offline(plan).decoders(&layout, &time.unwrap_or_else(no_time), 0).swap_remove(topic);
+    let mut decoder =
+        offline(plan).decoders(&plan.source, &layout, &time.unwrap_or_else(no_time), 0).swap_remove(topic);
     let mut batch = RecordBatch::default();
     for record in &sample.records {
         batch.push(record.offset, record.timestamp_ms, record.key.as_deref(), record.value.as_deref(), []);

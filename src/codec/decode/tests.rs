@@ -161,3 +161,48 @@ fn virtual_fields_are_there_as_they_are() {
     assert_eq!(rows.field(1, key).kind, Kind::Bytes);
     assert_eq!(rows.text(rows.field(1, topic)), b"orders");
 }
+
+/// Decodes tombstones of a table with these key fields; their texts, or nothing where the key could not be read.
+fn deletions<const N: usize>(fields: [&str; N], keys: &[Option<&[u8]>]) -> (Vec<[String; N]>, Decoded) {
+    let mut scope = Scope::new();
+    let slots = fields.map(|field| scope.resolve(field).unwrap());
+    let key = DeletionKey::new(fields.map(str::to_owned).into_iter().zip(slots));
+    let time = TimeSpec { field: None, max_future_ms: HOUR_MS };
+    let decoder = Decoder::new(scope.finish(), time, false, 200, "users".into(), 0, 0);
+    let mut batch = RecordBatch::default();
+    for (offset, key) in keys.iter().enumerate() {
+        batch.push(offset as i64, NOW_MS, *key, None, []);
+    }
+    let (mut rows, mut out) = (Rows::default(), Decoded::default());
+    decoder.deleting(key).decode(&mut batch, NOW_MS, &mut rows, &mut out);
+    let text = |row: u32, slot: Slot| {
+        let field = rows.field(row, slot);
+        format!("{:?} {}", field.kind, String::from_utf8_lossy(rows.text(field)))
+    };
+    ((0..rows.len() as u32).map(|row| slots.map(|slot| text(row, slot))).collect(), out)
+}
+
+#[test]
+fn a_tombstone_of_a_table_is_a_row_with_the_key_of_its_record() {
+    let (rows, out) =
+        deletions(["id"], &[Some(b"42"), Some(b"u-42"), Some(b"\"42\""), Some(b"{\"id\":42}"), Some(b"a\"b")]);
+    let expected = ["Number 42", "Text u-42", "Text 42", "Number 42", "Escaped a\\\"b"];
+    assert_eq!(rows, expected.map(|text| [text.to_owned()]));
+    assert_eq!((out.tombstones, out.unread_keys), (0, 0));
+}
+
+#[test]
+fn a_key_of_several_fields_comes_from_an_object_that_has_them_all() {
+    let keys: [Option<&[u8]>; 4] =
+        [Some(b"{\"a\":1,\"b\":\"x\",\"c\":0}"), Some(b"{\"a\":1}"), Some(b"1"), Some(b"{\"a\":1,\"b\":2} x")];
+    let (rows, out) = deletions(["a", "b"], &keys);
+    assert_eq!(rows, [["Number 1".to_owned(), "Text x".to_owned()]]);
+    assert_eq!((out.tombstones, out.unread_keys), (3, 3));
+}
+
+#[test]
+fn a_record_key_that_is_none_is_counted() {
+    let (rows, out) = deletions(["id"], &[None, Some(b""), Some(b" "), Some(&[0xff, 0xfe]), Some(b"{\"ID\":1}")]);
+    assert_eq!(rows.len(), 0);
+    assert_eq!((out.tombstones, out.unread_keys), (5, 5));
+}

@@ -1,5 +1,6 @@
 //! A pipeline: its name, its inputs, its times.
 
+use super::join::Inputs;
 use super::{Check, defaults, value_or};
 use crate::config::plan::{
     DeliveryGuarantee, FollowOr, HaltOr, KafkaPlan, PipelinePlan, SidePlan, StartAt, TimePlan, TimeUnit, Tombstones,
@@ -21,13 +22,17 @@ impl Check<'_> {
         let name = spec.name.as_ref().filter(|name| self.name_fits(name));
         let pipeline = name.map_or("pipeline", |name| &name.value);
         let source = spec.source.as_ref();
-        let topics = source.and_then(|source| self.topics_plan(source));
+        let topics = source.and_then(|source| self.source_topics_plan(source));
         let kafka = source.and_then(|source| self.source_kafka_plan(source, pipeline));
-        let steps = self.steps_plan(&spec.steps);
+        let interval = spec.sink.as_ref().and_then(|SinkSpec::ClickHouse(sink)| sink.batch.interval_ms.as_ref());
+        let of_source = topics.as_ref().map_or(0, Vec::len);
+        let side = source.map(|source| self.side_plan(source, (0..of_source).collect(), interval));
+        let mut inputs = Inputs::new(pipeline, source, kafka.as_ref(), topics.unwrap_or_default(), side.as_ref());
+        inputs.interval = interval;
+        let steps = self.steps_plan(&spec.steps, &mut inputs);
+        let topics = (of_source > 0).then_some(inputs.topics);
         let sink = spec.sink.as_ref().and_then(|sink| self.sink_plan(sink));
         let dead_letters = self.dead_letters_plan(spec, topics.as_deref().unwrap_or_default(), sink.as_ref());
-        let interval = spec.sink.as_ref().and_then(|SinkSpec::ClickHouse(sink)| sink.batch.interval_ms.as_ref());
-        let side = source.map(|source| self.side_plan(source, &topics, interval));
         self.race_between_topics(spec);
         Some(PipelinePlan {
             name: name?.value.clone(),
@@ -69,11 +74,21 @@ impl Check<'_> {
         self.kafka_plan(source.kafka.as_ref()?, pipeline, &source.at)
     }
 
-    fn topics_plan(&mut self, source: &SourceSpec) -> Option<Vec<TopicPlan>> {
+    fn source_topics_plan(&mut self, source: &SourceSpec) -> Option<Vec<TopicPlan>> {
         let own: &KafkaSpec = source.kafka.as_ref()?;
         let topics = if own.topics.is_empty() { &self.kafka.topics.clone() } else { &own.topics };
+        self.topics_plan(source, topics, "source")
+    }
+
+    /// The topics that one side names.
+    pub(super) fn topics_plan(
+        &mut self,
+        source: &SourceSpec,
+        topics: &[At<String>],
+        side: &str,
+    ) -> Option<Vec<TopicPlan>> {
         if topics.is_empty() {
-            let finding = source.at.error("missing_field", "`source.kafka` needs `topic`");
+            let finding = source.at.error("missing_field", format!("`{side}.kafka` needs `topic`"));
             self.say(finding.with_help("`kafka: { topic: name }`, or `topics: [a, b]`"));
             return None;
         }
@@ -100,14 +115,9 @@ impl Check<'_> {
         }
     }
 
-    fn side_plan(
-        &mut self,
-        spec: &SourceSpec,
-        topics: &Option<Vec<TopicPlan>>,
-        interval: Option<&At<i64>>,
-    ) -> SidePlan {
+    pub(super) fn side_plan(&mut self, spec: &SourceSpec, inputs: Vec<usize>, interval: Option<&At<i64>>) -> SidePlan {
         SidePlan {
-            inputs: (0..topics.as_ref().map_or(0, Vec::len)).collect(),
+            inputs,
             time: self.time_plan(spec.time.as_ref(), interval),
             tombstones: value_or(&spec.tombstones, || Tombstones::Skip),
             max_payload_bytes: value_or(&spec.max_payload_bytes, || defaults::MAX_PAYLOAD_BYTES) as usize,

@@ -1,23 +1,24 @@
 //! Steps: which options of dedup go together.
 
+use super::join::Inputs;
 use super::{Check, value_or};
 use crate::config::plan::{DedupPlan, Keep, KeyPlan, Late, MissingKey, StepPlan};
 use crate::config::read::At;
 use crate::config::spec::step::{DedupSpec, KeepSpec, StepSpec};
 
 impl Check<'_> {
-    pub(super) fn steps_plan(&mut self, steps: &[StepSpec]) -> Option<Vec<StepPlan>> {
-        let plans: Vec<Option<StepPlan>> = steps.iter().map(|step| self.step_plan(step)).collect();
+    /// All steps in their order; the right sides of joins are added to `inputs`.
+    pub(super) fn steps_plan<'s>(&mut self, steps: &'s [StepSpec], inputs: &mut Inputs<'s>) -> Option<Vec<StepPlan>> {
+        let plans: Vec<Option<StepPlan>> = steps.iter().map(|step| self.step_plan(step, inputs)).collect();
         plans.into_iter().collect()
     }
 
-    fn step_plan(&mut self, step: &StepSpec) -> Option<StepPlan> {
+    fn step_plan<'s>(&mut self, step: &'s StepSpec, inputs: &mut Inputs<'s>) -> Option<StepPlan> {
         match step {
             StepSpec::Filter(expression) => Some(StepPlan::Filter(expression.clone())),
             StepSpec::Select(fields) => Some(StepPlan::Select(fields.clone())),
             StepSpec::Dedup(spec) => self.dedup_plan(spec).map(StepPlan::Dedup),
-            // Said while reading.
-            StepSpec::Join(_) => None,
+            StepSpec::Join(spec) => self.join_plan(spec, inputs).map(|join| StepPlan::Join(Box::new(join))),
         }
     }
 
@@ -40,7 +41,7 @@ impl Check<'_> {
         })
     }
 
-    fn key_plan(&mut self, key: &[At<KeyPlan>]) -> Vec<KeyPlan> {
+    pub(super) fn key_plan(&mut self, key: &[At<KeyPlan>]) -> Vec<KeyPlan> {
         for (i, field) in key.iter().enumerate() {
             let text = &field.value.path.text;
             if key[..i].iter().any(|earlier| earlier.value.path.text == *text) {

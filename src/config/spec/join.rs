@@ -5,7 +5,7 @@ use super::pipeline::{SOURCE_FIELDS, SourceSpec};
 use super::read_list;
 use super::step::{KEY_SHAPE, STEP, StepSpec, read_key};
 use crate::config::grammar::{Field, Object, Shape, Words, names};
-use crate::config::plan::KeyPlan;
+use crate::config::plan::{JoinLate, KeyPlan};
 use crate::config::read::{At, Value};
 
 /// `join`.
@@ -45,13 +45,6 @@ pub enum JoinType {
     Left,
     Right,
     Full,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum JoinLate {
-    Join,
-    Drop,
-    DeadLetter,
 }
 
 const KIND: Words<JoinKind> = &[("temporal", JoinKind::Temporal), ("interval", JoinKind::Interval)];

@@ -1,6 +1,7 @@
 //! What documents mean, and what is said about wrong ones.
 
 mod findings;
+mod joins;
 mod meaning;
 mod robust;
 

@@ -1,34 +1,11 @@
 //! What a joined row is made of.
 //!
-//! Owns which fields of each side a join keeps and where they go. Promises: a row that is sent has every field that a
-//! later step or the sink reads; the texts of a row of this pass are not copied.
+//! Which fields of each side a join keeps and where they go, the scope says. Promises: a row that is sent has every
+//! field that a later step or the sink reads; the texts of a row of this pass are not copied.
 
 use crate::codec::packed::{Origin, Packing};
-use crate::codec::rows::{Field, Kind, RowMeta, Rows, Slot};
-
-/// The fields of a join.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Assembly {
-    /// Slots of the left rows that are read behind the join.
-    pub left: Packing,
-    /// Slots of the right rows (in their own layout) that are.
-    pub right: Packing,
-    /// Which of `right` becomes which field of the joined row: the object that the join adds.
-    pub joined: Vec<(usize, Slot)>,
-    /// Key fields: which of `right` stands for which field of a left row that is not there.
-    pub keys: Vec<(usize, Slot)>,
-    /// Names of columns alone: the left's field, or where it has none, the right's.
-    pub either: Vec<Either>,
-}
-
-/// A field that comes from the left row, if it has one of that name, else from the right one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Either {
-    pub left: Slot,
-    /// Which of `right`.
-    pub right: usize,
-    pub into: Slot,
-}
+use crate::codec::rows::{Field, Kind, RowMeta, Rows};
+pub use crate::codec::scope::{Either, JoinFields as Assembly};
 
 /// The left part of a joined row.
 #[derive(Clone, Copy, Debug)]
@@ -68,11 +45,13 @@ impl Assembly {
         }
         for either in &self.either {
             let of_left = into[either.left.0 as usize];
-            let is_there = of_left.kind != Kind::Absent && !matches!(left, LeftPart::Nothing);
             let of_right = right.map_or(Field::ABSENT, |right| right[either.right]);
-            into[either.into.0 as usize] = match is_there || of_right.kind == Kind::Absent {
-                true => of_left,
-                false => of_right,
+            into[either.into.0 as usize] = match left {
+                // A left row that is not there has null fields; its key is known all the same, under either name.
+                LeftPart::Nothing if either.is_key && of_left.is_null() => of_right,
+                LeftPart::Nothing if of_left.is_null() => Field::NULL,
+                _ if of_left.kind == Kind::Absent && of_right.kind != Kind::Absent => of_right,
+                _ => of_left,
             };
         }
         row

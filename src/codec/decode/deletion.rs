@@ -1,0 +1,52 @@
+//! What a tombstone of a table deletes: the fields of its key, out of the record key.
+//!
+//! Owns that reading. A plain record key is a number where it is written as one, else text; JSON text in quotes is
+//! text, and an object holds the key's fields by their names. Promises: a key of several fields is never read from half
+//! of them.
+
+use crate::codec::decode::raw_field;
+use crate::codec::extract::Extractor;
+use crate::codec::rows::{Field, Kind, Rows, Slot};
+use crate::codec::scan::Text;
+use crate::codec::scope::PayloadPath;
+use crate::types::Span;
+
+/// Reads the key of a deletion.
+#[derive(Clone, Debug)]
+pub struct DeletionKey {
+    slots: Vec<Slot>,
+    extractor: Extractor,
+}
+
+impl DeletionKey {
+    /// The key's fields in their order, each with the slot that the join reads.
+    pub fn new(fields: impl IntoIterator<Item = (String, Slot)>) -> DeletionKey {
+        let path = |(path, slot)| PayloadPath { parts: vec![path], slot };
+        let paths: Vec<PayloadPath> = fields.into_iter().map(path).collect();
+        DeletionKey { slots: paths.iter().map(|path| path.slot).collect(), extractor: Extractor::new(&paths) }
+    }
+
+    /// Fills the key's slots of the row whose fields begin at `start`. False where the record key is none.
+    pub(super) fn read(&mut self, key: Span, start: usize, rows: &mut Rows) -> bool {
+        let text = rows.bytes[key.range()].trim_ascii();
+        if text.first() == Some(&b'{') {
+            return self.extractor.extract(&rows.bytes, key, &mut rows.fields[start..]).is_ok()
+                && self.slots.iter().all(|slot| rows.fields[start + slot.0 as usize].kind != Kind::Absent);
+        }
+        let [slot] = self.slots[..] else { return false };
+        if text.is_empty() {
+            return false;
+        }
+        let field = json_scalar(&rows.bytes, key).unwrap_or_else(|| raw_field(key, rows));
+        rows.fields[start + slot.0 as usize] = field;
+        field.kind != Kind::Bytes
+    }
+}
+
+/// A number, or text in quotes, with nothing beside it.
+fn json_scalar(bytes: &[u8], key: Span) -> Option<Field> {
+    let text = Text::new(bytes, key.range().end);
+    let (field, end) = text.value(text.skip_space(key.range().start), 0).ok()?;
+    let is_all = text.skip_space(end) == text.end;
+    (is_all && matches!(field.kind, Kind::Number | Kind::Text | Kind::Escaped)).then_some(field)
+}

@@ -1,0 +1,288 @@
+//! A join of a file, from its text to the fields of its rows.
+
+use super::join::right_step_numbers;
+use super::*;
+use crate::codec::decode::Decoded;
+use crate::codec::record::RecordBatch;
+use crate::codec::rows::{BadRow, Field, Kind as FieldKind, Rows};
+use crate::config::parse_with_joins;
+use crate::sink::{Block, BuilderMark};
+use crate::state::buffer::SegmentSize;
+use crate::state::memory::MemoryStore;
+use crate::step::join::{Batch, Clock, Event, Join, JoinParts, Output, Side};
+use std::sync::Mutex;
+
+/// Nothing is sent here: the tests look at the rows before they reach it.
+struct NoBuilder;
+
+impl BlockBuilder for NoBuilder {
+    fn append(&mut self, _: &Rows, _: &[u32], _: &mut Vec<BadRow>) {}
+    fn mark(&mut self) -> BuilderMark {
+        unreachable!("nothing is appended")
+    }
+    fn rollback(&mut self, _: BuilderMark) {}
+    fn rows(&self) -> u64 {
+        0
+    }
+    fn bytes(&self) -> usize {
+        0
+    }
+    fn seal(&mut self) -> Option<Block> {
+        None
+    }
+}
+
+fn plan(steps: &str) -> PipelinePlan {
+    let text = format!(
+        "kafka: {{ brokers: [k] }}\nclickhouse: {{ url: http://c:8123 }}\npipelines: [ {{ name: p, source: {{ kafka: \
+         {{ topic: orders }} }}, steps: [ {steps} ], sink: {{ clickhouse: {{ table: out }} }} }} ]\n"
+    );
+    let (plan, findings) = parse_with_joins(&text);
+    plan.unwrap_or_else(|| panic!("{findings:#?}")).pipelines.remove(0)
+}
+
+/// A pipeline with one join, compiled, and what its steps have made so far.
+struct Joining {
+    parts: Parts,
+    columns: Vec<Slot>,
+    rows: Rows,
+    events: Vec<Event>,
+}
+
+impl Joining {
+    fn new(steps: &str, columns: &'static [&'static str]) -> Joining {
+        let slots = Arc::new(Mutex::new(vec![]));
+        let asked = slots.clone();
+        let make_builder: MakeBuilder =
+            Arc::new(move |slot_of: &mut dyn FnMut(&str) -> Slot| -> Box<dyn BlockBuilder> {
+                *asked.lock().unwrap() = columns.iter().map(|column| slot_of(column)).collect();
+                Box::new(NoBuilder)
+            });
+        let blueprint = Blueprint::new(plan(steps), [7; 16], 1 << 20, make_builder);
+        let parts = blueprint.parts(3, TaskNo(1)).unwrap_or_else(|findings| panic!("{findings:#?}"));
+        let columns = slots.lock().unwrap().clone();
+        Joining { parts, columns, rows: Rows::default(), events: vec![] }
+    }
+
+    fn add(&mut self, side: Side, payloads: &[&str]) {
+        let mut batch = RecordBatch::default();
+        for (offset, payload) in payloads.iter().enumerate() {
+            batch.push(offset as i64, 1_000, None, Some(payload.as_bytes()), []);
+        }
+        self.take(side, batch, false);
+    }
+
+    fn delete(&mut self, key: &str) {
+        let mut batch = RecordBatch::default();
+        batch.push(0, 1_000, Some(key.as_bytes()), None, []);
+        self.take(Side::Right, batch, true);
+    }
+
+    /// Decodes records of one side, runs its steps up to the join, and adds them behind what is there.
+    fn take(&mut self, side: Side, mut batch: RecordBatch, deletes: bool) {
+        let join = &mut self.parts.joins[0];
+        let (decoder, steps) = match side {
+            Side::Left => (&mut self.parts.decoders[0], &mut self.parts.steps[..join.steps_before]),
+            Side::Right => (&mut join.decoders[0], join.steps.as_mut_slice()),
+        };
+        let (mut rows, mut decoded) = (Rows::default(), Decoded::default());
+        decoder.decode(&mut batch, 1_000, &mut rows, &mut decoded);
+        assert_eq!(decoded.broken, []);
+        let mut alive: Vec<u32> = (0..rows.len() as u32).collect();
+        run(steps, &mut rows, &mut alive);
+        self.rows.width = rows.width;
+        for row in alive {
+            let place = self.events.len() as u32;
+            self.events.push(Event { row: place, side, deletes, place });
+            copy(&rows, row, &mut self.rows);
+        }
+    }
+
+    /// What comes out of the join and the steps behind it, by column; the watermark passes everything in the end.
+    fn join(mut self) -> Vec<Vec<String>> {
+        let store = MemoryStore::new();
+        let join = self.parts.joins.remove(0);
+        let parts = JoinParts {
+            rules: join.rules,
+            left_key: join.left_key,
+            right_key: join.right_key,
+            key_text: join.key_text,
+            assembly: join.assembly,
+            segment: SegmentSize::within(1 << 20),
+        };
+        let mut step = Join::open(&store, TaskNo(1), join.place, parts).unwrap();
+        let mut after_ms = vec![i64::MIN; self.events.len()];
+        *after_ms.last_mut().unwrap() = i64::MAX;
+        let clock = Clock { start_ms: i64::MIN, after_ms: &after_ms };
+        let mut batch = Batch::new(clock, &self.events, 0, after_ms.len() as u32);
+        let mut out = Output::default();
+        assert!(step.apply(&store, &mut batch, &mut self.rows, &mut out).unwrap());
+        assert_eq!(out.bad, []);
+        let mut alive: Vec<u32> = out.rows.iter().map(|joined| joined.row).collect();
+        run(&mut self.parts.steps[join.steps_before..], &mut self.rows, &mut alive);
+        let text = |field: Field| match field.kind {
+            FieldKind::Absent => "absent".to_owned(),
+            FieldKind::Null => "null".to_owned(),
+            FieldKind::Int => field.as_int().to_string(),
+            _ => String::from_utf8(self.rows.text(field).to_vec()).unwrap(),
+        };
+        let row = |row: u32| self.columns.iter().map(|slot| text(self.rows.field(row, *slot))).collect();
+        alive.into_iter().map(row).collect()
+    }
+}
+
+fn run(steps: &mut [Step], rows: &mut Rows, alive: &mut Vec<u32>) {
+    let mut bad = vec![];
+    for step in steps {
+        match step {
+            Step::Filter(filter) => _ = filter.apply(rows, alive, &mut bad),
+            Step::Select(select) => _ = select.apply(rows, alive, &mut bad),
+            Step::Dedup(_) => unreachable!("no test here has one"),
+        }
+    }
+    assert_eq!(bad, []);
+}
+
+fn copy(from: &Rows, row: u32, to: &mut Rows) {
+    for field in from.row(row) {
+        let is_text = !matches!(
+            field.kind,
+            FieldKind::Absent | FieldKind::Null | FieldKind::False | FieldKind::True | FieldKind::Int
+        );
+        let copied = if is_text { to.append(field.kind, from.text(*field)) } else { *field };
+        to.fields.push(copied);
+    }
+    to.meta.push(from.meta[row as usize]);
+}
+
+const ORDERS: [&str; 3] = [r#"{"id":1,"sum":10}"#, r#"{"id":2,"sum":20,"payer":"own"}"#, r#"{"id":3,"sum":-1}"#];
+const PAYMENTS: [&str; 3] =
+    [r#" {"order":1,"amount":9,"payer":"ann"} "#, r#"{"order":2,"amount":20}"#, r#"{"order":9,"amount":5}"#];
+
+fn interval(with: &str) -> String {
+    format!(
+        "{{ join: {{ with: {{ kafka: {{ topic: payments }}{with} }}, as: payment, key: {{ left: id, right: order }}, \
+         kind: interval, within: 1s, type: full }} }}"
+    )
+}
+
+/// Whoever comes first waits in state, the other arrives: both ways the fields are the same.
+fn both_ways(steps: &str, columns: &'static [&'static str]) -> Vec<Vec<String>> {
+    let joined = |first, second| {
+        let mut joining = Joining::new(steps, columns);
+        for side in [first, second] {
+            joining.add(side, if side == Side::Left { &ORDERS } else { &PAYMENTS });
+        }
+        let mut rows = joining.join();
+        rows.sort();
+        rows
+    };
+    let rows = joined(Side::Left, Side::Right);
+    assert_eq!(rows, joined(Side::Right, Side::Left));
+    rows
+}
+
+#[test]
+fn columns_get_fields_of_both_sides_and_a_right_row_alone_has_the_key() {
+    let rows = both_ways(&interval(""), &["id", "sum", "payment.amount", "payer", "order"]);
+    assert_eq!(
+        rows,
+        [
+            ["1", "10", "9", "ann", "1"],
+            ["2", "20", "20", "own", "2"],
+            ["3", "-1", "null", "absent", "absent"],
+            ["9", "null", "5", "null", "9"],
+        ]
+    );
+}
+
+#[test]
+fn steps_before_and_behind_the_join_see_their_names() {
+    let steps = format!(
+        "{{ filter: sum > 0 }}, {}, {{ filter: 'payment != null && sum != null' }}, \
+         {{ select: {{ id: id, rest: sum - payment.amount, p: payment }} }}",
+        interval("")
+    );
+    let rows = both_ways(&steps, &["id", "rest", "p", "p.amount", "sum"]);
+    assert_eq!(
+        rows,
+        [
+            ["1", "1", r#"{"order":1,"amount":9,"payer":"ann"}"#, "9", "absent"],
+            ["2", "0", r#"{"order":2,"amount":20}"#, "20", "absent"],
+        ]
+    );
+}
+
+#[test]
+fn steps_of_the_right_side_run_before_the_join() {
+    let steps = interval(", steps: [ { filter: amount > 8 }, { select: { order: order, twice: amount * 2 } } ]");
+    let rows = both_ways(&steps, &["id", "payment.twice", "payment.amount", "amount"]);
+    assert_eq!(
+        rows,
+        [["1", "18", "absent", "absent"], ["2", "40", "absent", "absent"], ["3", "null", "absent", "absent"]]
+    );
+}
+
+#[test]
+fn a_tombstone_of_a_table_deletes_the_key_that_its_record_names() {
+    let steps = "{ join: { with: { kafka: { topic: users }, retain: forever }, as: user, key: id, kind: temporal, \
+                 within: 1s, type: left } }";
+    let mut joining = Joining::new(steps, &["id", "user.name"]);
+    joining.add(Side::Right, &[r#"{"id":1,"name":"ann"}"#, r#"{"id":2,"name":"bob"}"#]);
+    joining.delete("1");
+    joining.add(Side::Left, &[r#"{"id":1}"#, r#"{"id":2}"#]);
+    assert_eq!(joining.join(), [["1", "null"], ["2", "bob"]]);
+}
+
+#[test]
+fn a_wrong_name_is_found_with_its_place() {
+    let findings = |steps: &str| {
+        let mut plan = plan("");
+        plan.steps = self::plan(steps).steps;
+        let (compiler, ..) = offline(&plan).compile(TaskNo(0));
+        compiler.findings.into_iter().map(|finding| (finding.path, finding.message)).collect::<Vec<_>>()
+    };
+    let select = ", steps: [ { select: { order: order } } ]";
+    let found = findings(&format!("{}, {{ filter: payment.amount > 1 }}", interval(select)));
+    let [(path, message)] = found.as_slice() else { panic!("{found:?}") };
+    assert_eq!(path, "pipelines.p.steps[1]");
+    assert!(message.contains("payment.order"), "{message}");
+    let found = findings(&interval(", steps: [ { select: { amount: amount } } ]"));
+    assert_eq!(found[0].0, "pipelines.p.steps[0].join.key");
+    let found = findings(&interval(", steps: [ { filter: 'amount >' } ]"));
+    assert_eq!(found[0].0, "pipelines.p.steps[0].join.with.steps[0]");
+}
+
+#[test]
+fn reach_is_the_longest_path_of_windows_waits_and_look_backs() {
+    let reach = |steps: &str| reach_ms(&plan(steps));
+    let dedup = |window: &str| format!("{{ dedup: {{ key: id, window: {window} }} }}");
+    assert_eq!(reach(&interval("")), Some(Some(1_000)));
+    let right = format!(", steps: [ {} ]", dedup("9s"));
+    assert_eq!(reach(&format!("{}, {}, {}", dedup("5s"), interval(&right), dedup("2s"))), Some(Some(12_000)));
+    assert_eq!(reach(&format!("{}, {}", dedup("forever"), interval(""))), Some(None));
+    assert_eq!(reach("{ filter: a > 1 }"), None);
+}
+
+#[test]
+fn the_state_belongs_to_the_plan_of_its_join() {
+    let hash = |steps: &str| state_hash(&plan(steps));
+    let table = |bootstrap: bool| {
+        format!(
+            "{{ join: {{ with: {{ kafka: {{ topic: users }}, retain: forever, bootstrap: {bootstrap} }}, as: u, key: id, \
+             kind: temporal, within: 1s }} }}"
+        )
+    };
+    assert_eq!(hash(&table(true)), hash(&table(false)), "how a table was read first is not in it");
+    assert_ne!(hash(&interval("")), hash(&interval(", steps: [ { filter: amount > 8 } ]")));
+    assert_ne!(hash(&interval("")), hash(&interval(", time: { lateness: 1s }")));
+}
+
+#[test]
+fn each_right_step_keeps_its_state_under_a_number_of_its_own() {
+    let side = ", steps: [ { filter: amount > 8 }, { dedup: { key: order, window: 1s } } ]";
+    let other = interval(side).replace("as: payment", "as: other").replace("topic: payments", "topic: others");
+    let plan = plan(&format!("{}, {other}", interval(side)));
+    let numbers = |place: usize| right_step_numbers(&plan, place).take(2).collect::<Vec<_>>();
+    assert_eq!((numbers(0), numbers(1)), (vec![2, 3], vec![4, 5]));
+}
