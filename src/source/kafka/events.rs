@@ -114,6 +114,11 @@ fn sentence(code: i32, text: &str, brokers: &str) -> String {
             {
                 format!("Kafka does not speak TLS at this port: check `brokers` and `security.tls`: {text}")
             }
+            // How a broker without TLS ends it, too, when its answer is lost behind the closing.
+            text if text.contains("closed by peer") && text.contains("HANDSHAKE") => format!(
+                "Kafka closed the connection before TLS was agreed on: it does not speak TLS at this port, or asks for a \
+                 client certificate: check `brokers` and `security.tls`: {text}"
+            ),
             text => format!("TLS to Kafka fails: check `security.tls`: {text}"),
         };
     }
