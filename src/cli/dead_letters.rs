@@ -55,27 +55,15 @@ enum Command {
     Replay {
         #[command(flatten)]
         of: Of,
-        /// Their names, such as 3-17
-        #[arg(value_name = "ID", value_parser = id, conflicts_with_all = ["reason", "step", "from", "to", "all"])]
-        ids: Vec<String>,
         #[command(flatten)]
-        filter: Filter,
-        /// All of them, where no filter is given
-        #[arg(long)]
-        all: bool,
+        which: Which,
     },
     /// Delete those that are named, or all that meet the filter
     Delete {
         #[command(flatten)]
         of: Of,
-        /// Their names, such as 3-17
-        #[arg(value_name = "ID", value_parser = id, conflicts_with_all = ["reason", "step", "from", "to", "all"])]
-        ids: Vec<String>,
         #[command(flatten)]
-        filter: Filter,
-        /// All of them, where no filter is given
-        #[arg(long)]
-        all: bool,
+        which: Which,
     },
     /// All that meet the filter, one JSON object a line
     Export {
@@ -91,6 +79,19 @@ struct Of {
     /// Of which pipeline; may be left out where the file has one
     #[arg(long, value_name = "NAME")]
     pipeline: Option<String>,
+}
+
+/// The letters that a command changes: never all of them by accident.
+#[derive(clap::Args)]
+struct Which {
+    /// Their names, such as 3-17
+    #[arg(value_name = "ID", value_parser = id, conflicts_with_all = ["reason", "step", "from", "to", "all"])]
+    ids: Vec<String>,
+    #[command(flatten)]
+    filter: Filter,
+    /// All of them, where no filter is given
+    #[arg(long)]
+    all: bool,
 }
 
 #[derive(clap::Args, Default)]
@@ -151,10 +152,8 @@ impl Command {
                     Format::Text => print(&in_full(&letter)),
                 }
             }
-            Command::Replay { of, ids, filter, all } => {
-                if ids.is_empty() && !all && filter.is_empty() {
-                    return Err("name letters, give a filter, or --all".to_owned());
-                }
+            Command::Replay { of, which } => {
+                let (ids, filter) = which.chosen()?;
                 let desk = of.desk(plan)?;
                 let replayed = desk.replay(&ids, &filter)?;
                 let stopped = replayed.stopped;
@@ -163,10 +162,8 @@ impl Command {
                     return Err(desk.not_running(&ids, &filter)?);
                 }
             }
-            Command::Delete { of, ids, filter, all } => {
-                if ids.is_empty() && !all && filter.is_empty() {
-                    return Err("name letters, give a filter, or --all".to_owned());
-                }
+            Command::Delete { of, which } => {
+                let (ids, filter) = which.chosen()?;
                 let count = of.desk(plan)?.delete(&ids, &filter)?;
                 eprintln!("{count} deleted");
             }
@@ -185,6 +182,16 @@ impl Command {
             }
         }
         Ok(())
+    }
+}
+
+impl Which {
+    fn chosen(self) -> Result<(Vec<String>, Filter), String> {
+        let Which { ids, filter, all } = self;
+        match ids.is_empty() && !all && filter.is_empty() {
+            true => Err("name letters, give a filter, or --all".to_owned()),
+            false => Ok((ids, filter)),
+        }
     }
 }
 
