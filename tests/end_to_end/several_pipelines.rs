@@ -98,6 +98,7 @@ fn pipelines_share_the_memory_and_those_that_do_not_fit_are_refused_with_the_sum
     let mut weir = stage.weir("a");
     weir.wait_for_metric("weir_pipeline_up", "pipeline=\"large_share\",state=\"failed\"", 1.0);
     assert!(weir.whole_log().contains("60 tasks need at least"), "{}", weir.log());
+    weir.wait_for_metric("weir_blocks_acknowledged_total", "pipeline=\"small_share\"", 1.0);
     assert!(weir.whole_log().contains("memory: 2 tasks"), "{}", weir.log());
     flow.stop();
     let expected = deduplicated(&kafka.read_all(&stage.name), None);
