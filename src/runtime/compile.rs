@@ -17,7 +17,7 @@ use crate::config::plan::{
     TimeUnit, Tombstones,
 };
 use crate::error::{Finding, Place, Severity};
-use crate::metrics::StepKind;
+use crate::metrics::{StepKind, StepName};
 use crate::runtime::chain::Step;
 use crate::sink::BlockBuilder;
 use crate::step::dedup::Dedup;
@@ -165,15 +165,27 @@ pub(super) fn no_time() -> TimeSpec {
     TimeSpec { field: None, max_future_ms: 0 }
 }
 
-/// The names of the steps' kinds, for the counters.
-pub fn step_kinds(plan: &PipelinePlan) -> Vec<StepKind> {
+/// How many sides of joins keep rows.
+pub fn join_sides(plan: &PipelinePlan) -> u64 {
+    2 * plan.steps.iter().filter(|step| matches!(step, StepPlan::Join(_))).count() as u64
+}
+
+/// All steps by their numbers: the written ones, behind them those of right sides, join by join.
+pub fn step_names(plan: &PipelinePlan) -> Vec<StepName> {
     let kind = |step: &StepPlan| match step {
         StepPlan::Filter(_) => StepKind::Filter,
         StepPlan::Select(_) => StepKind::Select,
         StepPlan::Dedup(_) => StepKind::Dedup,
         StepPlan::Join(_) => StepKind::Join,
     };
-    plan.steps.iter().map(kind).collect()
+    let written =
+        plan.steps.iter().enumerate().map(|(place, step)| StepName { name: place.to_string(), kind: kind(step) });
+    let right = plan.steps.iter().enumerate().flat_map(|(place, step)| {
+        let steps = if let StepPlan::Join(join) = step { join.steps.as_slice() } else { &[] };
+        let name = move |(inner, step)| StepName { name: format!("{place}.{inner}"), kind: kind(step) };
+        steps.iter().enumerate().map(name)
+    });
+    written.chain(right).collect()
 }
 
 /// The longest sum of windows, waits and look-backs along a path of steps: `None` without state, `Some(None)` without

@@ -18,6 +18,12 @@ use std::sync::atomic::Ordering::Relaxed;
 #[derive(Default)]
 pub struct Pass {
     pub rows: Rows,
+    /// Whose each row is; empty where all are the source's.
+    pub owners: Vec<Owner>,
+    /// The task's watermark before the first row, a rise by a change of the idle set included.
+    pub watermark_before_ms: i64,
+    /// One for each join with an `exact` table.
+    pub table_lows: Vec<TableLow>,
     /// Payloads that could not be decoded: input, its record, why.
     pub broken: Vec<(usize, BadRow)>,
     pub tombstones: u64,
@@ -30,6 +36,25 @@ pub struct Pass {
     decoded: Decoded,
     /// Its records are not those of the queues: dead letters that are replayed.
     is_replay: bool,
+}
+
+/// Whose a row is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner {
+    /// The source's.
+    Left,
+    /// Of the right side of this join, by its number among the joins.
+    Right { join: u16, deletes: bool },
+}
+
+/// How far the table of an `exact` join has been read: the highest time less lateness.
+pub struct TableLow {
+    /// Its number among the joins.
+    pub join: u16,
+    /// Before the first row of the pass.
+    pub before_ms: i64,
+    /// Behind each row.
+    pub behind_ms: Vec<i64>,
 }
 
 /// What `TaskInputs::next_pass` found.
@@ -180,6 +205,7 @@ impl TaskInputs {
     /// Takes the next pass. `cuts` gets this pass's cut when there are several inputs.
     pub fn next_pass(&mut self, pass: &mut Pass, limit: PassLimit, boot_ms: u64, cuts: &mut Cuts) -> Result<Found> {
         pass.clear();
+        pass.watermark_before_ms = self.times.watermark_ms;
         match self.inputs.as_mut_slice() {
             [input] => next_of_one(input, &mut self.times, pass, limit),
             _ => self.next_of_many(pass, limit, boot_ms, cuts),
@@ -478,6 +504,8 @@ impl Pass {
     fn clear(&mut self) {
         self.batch.clear();
         self.rows.clear(self.rows.width);
+        self.owners.clear();
+        self.table_lows.clear();
         self.broken.clear();
         self.decoded = Decoded::default();
         self.tombstones = 0;

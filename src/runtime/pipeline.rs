@@ -24,6 +24,7 @@ use crate::runtime::worker::{PipelineContext, ToWorker};
 use crate::source::kafka::{KafkaGroup, MemberOptions, session_timeout_ms};
 use crate::source::{Group, TopicInfo};
 use crate::state::StateStore;
+use crate::state::buffer::SegmentSize;
 use crate::state::ledger;
 use crate::state::letters::Letters;
 use crate::state::rocks::RocksStore;
@@ -171,6 +172,7 @@ fn run_once(
         process.pipelines,
         partitions as u64,
         topics.len() as u64,
+        compile::join_sides(plan),
         batch_bytes(plan),
         process.workers.len() as u64,
     )?;
@@ -189,6 +191,8 @@ fn run_once(
         letters,
         letter_sink: sink.letters,
         stats: stats.clone(),
+        store: store.clone(),
+        segment: SegmentSize::within(memory.task.side_bytes as usize),
     });
     let mut group = open_group(memory.task.queue_bytes)?;
     let ends = match process.options.until_end {

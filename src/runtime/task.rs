@@ -18,7 +18,7 @@ pub use replay::{ReplayAnswer, ReplayDone, ReplayRecords, ReplayRequest, ReplayS
 
 use crate::config::plan::BatchPlan;
 use crate::error::{Error, Result};
-use crate::metrics::PipelineStats;
+use crate::metrics::{JoinSnapshot, PipelineStats};
 use crate::runtime::chain::Chain;
 use crate::runtime::commit::{CommitLog, Discarded};
 use crate::runtime::inputs::{Pass, TaskInputs};
@@ -213,6 +213,11 @@ impl Task {
     /// Per step: about how many keys it remembers.
     pub fn state_keys(&self) -> Vec<u64> {
         self.chain.state_keys()
+    }
+
+    /// What waits in each join.
+    pub fn waiting(&self) -> Vec<JoinSnapshot> {
+        self.chain.waiting()
     }
 
     /// Blocks and bytes not yet acknowledged.

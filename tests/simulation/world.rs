@@ -250,7 +250,7 @@ impl World {
             (0..self.setup.partitions).map(|partition| (partition, range(partition, &mut inner))).collect()
         });
         let (is_cut, is_fenced) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let stats = PipelineStats::new("sim", "db.rows", &topics, &compile::step_kinds(&self.plan));
+        let stats = PipelineStats::new("sim", "db.rows", &topics, &compile::step_names(&self.plan));
         let is_mended = self.is_mended.clone();
         let make_builder = Arc::new(move |resolve: &mut dyn FnMut(&str) -> weir::codec::rows::Slot| {
             Box::new(RowBuilder::new(resolve, is_mended.clone())) as Box<dyn weir::sink::BlockBuilder>
@@ -293,7 +293,8 @@ impl World {
         const RETAIN_LEFT_MS: i64 = 86_400_000;
         let letters = Arc::new(Letters::open(disk.clone(), 1 << 20).unwrap());
         let keeps_letters = self.setup.keeps_letters;
-        let factory = Arc::new(Factory { blueprint, stats: stats.clone(), letters, keeps_letters });
+        let factory =
+            Arc::new(Factory { blueprint, stats: stats.clone(), letters, store: disk.clone(), keeps_letters });
         let opening = Opening::new(
             settings,
             disk.clone(),

@@ -93,7 +93,7 @@ impl Joining {
         self.rows.width = rows.width;
         for row in alive {
             let place = self.events.len() as u32;
-            self.events.push(Event { row: place, side, deletes, place });
+            self.events.push(Event { row: place, side, deletes, is_replayed: false, place });
             copy(&rows, row, &mut self.rows);
         }
     }
