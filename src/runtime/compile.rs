@@ -5,6 +5,7 @@
 //! made again for every task.
 
 mod join;
+mod sides;
 
 use crate::codec::decode::{Decoder, TimeField, TimeSpec};
 use crate::codec::expr::ExprError;
@@ -26,6 +27,7 @@ use crate::step::select::Select;
 use crate::types::TaskNo;
 pub use join::JoinPart;
 use join::{CompiledJoin, rules};
+pub use sides::{InputRoles, roles};
 use std::sync::Arc;
 
 /// Makes the builder of the sink, asking for the slot of each field that a column needs.
@@ -121,6 +123,14 @@ impl Blueprint {
         };
         side.inputs.iter().map(decoder).collect()
     }
+}
+
+/// The joins of a pipeline, in the order of the steps.
+fn joins_of(plan: &PipelinePlan) -> impl Iterator<Item = &JoinPlan> {
+    plan.steps.iter().filter_map(|step| match step {
+        StepPlan::Join(join) => Some(&**join),
+        _ => None,
+    })
 }
 
 /// How many dedups there are, those of right sides included.

@@ -56,10 +56,9 @@ impl TaskFactory for Factory {
         counts: Option<Counts>,
     ) -> Result<(Vec<TaskInput>, Chain)> {
         let plan = self.blueprint.plan();
-        let parts = self.blueprint.parts(partition, task).unwrap_or_else(|_| unreachable!());
-        let lateness_ms = plan.source.time.lateness_ms;
-        let inputs = queues.into_iter().zip(parts.decoders);
-        let inputs = inputs.map(|(queue, decoder)| TaskInput::new(queue, decoder, lateness_ms)).collect();
+        let mut parts = self.blueprint.parts(partition, task).unwrap_or_else(|_| unreachable!());
+        let inputs = queues.into_iter().zip(parts.take_sides(plan));
+        let inputs = inputs.map(|(queue, sides)| TaskInput::new(queue, sides)).collect();
         let topics = plan.topics.iter().map(|topic| topic.name.clone()).collect();
         let target = match self.keeps_letters {
             true => LetterTarget::Local(self.letters.clone()),

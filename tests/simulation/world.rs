@@ -280,7 +280,7 @@ impl World {
             plan: compile::state_hash(&self.plan),
             policy: Policy { halt_on_reset: false, halt_on_gap: true, strict: false },
             halt_on_growth: true,
-            max_future_ms: self.setup.max_future_ms,
+            roles: compile::roles(&self.plan),
             session_timeout_ms: SESSION_MS * lease_times,
             ends,
         };
@@ -328,6 +328,7 @@ impl World {
             outbox_bytes_max: 1 << 20,
             state_bytes_max: self.setup.state_bytes_max,
             stops_on_failure: self.until_end_now,
+            closes_windows: false,
             gate: Arc::default(),
             window_ms: self.setup.remembers_ms,
             resend_unclear: false,

@@ -75,10 +75,9 @@ impl TaskFactory for Factory {
         counts: Option<Counts>,
     ) -> Result<(Vec<TaskInput>, Chain)> {
         let plan = self.blueprint.plan();
-        let parts = self.blueprint.parts(partition, task).map_err(|findings| expression_error(&findings))?;
-        let lateness_ms = plan.source.time.lateness_ms;
-        let inputs = queues.into_iter().zip(parts.decoders);
-        let inputs = inputs.map(|(queue, decoder)| TaskInput::new(queue, decoder, lateness_ms)).collect();
+        let mut parts = self.blueprint.parts(partition, task).map_err(|findings| expression_error(&findings))?;
+        let inputs = queues.into_iter().zip(parts.take_sides(plan));
+        let inputs = inputs.map(|(queue, sides)| TaskInput::new(queue, sides)).collect();
         let target = match &self.letter_sink {
             None => LetterTarget::Local(self.letters.clone()),
             Some(sink) => LetterTarget::Blocks(Box::new(sink.clone()), self.letters.clone()),
