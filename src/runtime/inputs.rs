@@ -138,10 +138,10 @@ impl TaskInputs {
         self.inputs.iter().map(|input| input.progress.position).collect()
     }
 
-    /// Sets positions and times to what a re-read range is known to have ended with. Where its watermark is not known
+    /// Sets positions and times to what a re-read range is known to have ended with. Where no epoch ended there
     /// (somebody moved the offsets), the times that were found stand.
     pub fn set_progress(&mut self, moment: &Moment) {
-        let is_known = moment.watermark_ms != i64::MIN;
+        let is_known = moment.has_times();
         for (input, progress) in self.inputs.iter_mut().zip(&moment.inputs) {
             let high_ms = if is_known { progress.high_ms } else { input.progress.high_ms };
             input.progress = Progress { high_ms, ..*progress };
@@ -227,11 +227,11 @@ impl TaskInputs {
     fn next_of_one(&mut self, pass: &mut Pass, limit: PassLimit) -> Result<Found> {
         let offset_end = limit.offset_ends.map_or(i64::MAX, |ends| ends[0]);
         pass.watermark_before_ms = self.times.watermark_ms;
-        self.inputs[0].next_pass(&mut self.times, pass, FetchLimit {
-            records: limit.records,
-            bytes: limit.bytes,
-            offset_end,
-        })
+        self.inputs[0].next_pass(
+            &mut self.times,
+            pass,
+            FetchLimit { records: limit.records, bytes: limit.bytes, offset_end },
+        )
     }
 
     fn next_of_many(&mut self, pass: &mut Pass, limit: PassLimit, boot_ms: u64, cuts: &mut Cuts) -> Result<Found> {

@@ -353,7 +353,8 @@ impl Opening {
     fn cut_pending(&self, mark: &mut Mark) {
         let Some(pending) = mark.pending.as_mut().filter(|pending| pending.cuts.0.is_empty()) else { return };
         let from = mark.acknowledged.inputs.iter().map(|input| input.position);
-        let advance: Vec<u64> = pending.positions.iter().zip(from).map(|(to, from)| (to - from).max(0) as u64).collect();
+        let advance: Vec<u64> =
+            pending.positions.iter().zip(from).map(|(to, from)| (to - from).max(0) as u64).collect();
         if self.settings.roles.is_merged && advance.iter().any(|by| *by > 0) {
             pending.cuts.0 = advance;
         }
@@ -624,7 +625,7 @@ fn closed_before(from: &Moment, to: &Moment) -> Option<Vec<i64>> {
 
 /// Re-reading state-only never raises the watermark above the mark's, where the mark knows one.
 fn watermark_cap_ms(to: &Moment) -> i64 {
-    if to.watermark_ms == i64::MIN { i64::MAX } else { to.watermark_ms }
+    if to.has_times() { to.watermark_ms } else { i64::MAX }
 }
 
 fn history_of_ledger(ledger: &Ledger) -> History {
