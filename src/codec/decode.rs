@@ -140,13 +140,7 @@ impl Decoder {
         &self.topic
     }
 
-    fn decode_noted(
-        &mut self,
-        batch: &mut RecordBatch,
-        note_ms: Option<i64>,
-        rows: &mut Rows,
-        out: &mut Decoded,
-    ) {
+    fn decode_noted(&mut self, batch: &mut RecordBatch, note_ms: Option<i64>, rows: &mut Rows, out: &mut Decoded) {
         rows.clear(self.layout.width);
         std::mem::swap(&mut batch.bytes, &mut rows.bytes);
         out.tombstones = 0;

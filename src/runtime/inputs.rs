@@ -227,11 +227,11 @@ impl TaskInputs {
     fn next_of_one(&mut self, pass: &mut Pass, limit: PassLimit) -> Result<Found> {
         let offset_end = limit.offset_ends.map_or(i64::MAX, |ends| ends[0]);
         pass.watermark_before_ms = self.times.watermark_ms;
-        self.inputs[0].next_pass(&mut self.times, pass, FetchLimit {
-            records: limit.records,
-            bytes: limit.bytes,
-            offset_end,
-        })
+        self.inputs[0].next_pass(
+            &mut self.times,
+            pass,
+            FetchLimit { records: limit.records, bytes: limit.bytes, offset_end },
+        )
     }
 
     fn next_of_many(&mut self, pass: &mut Pass, limit: PassLimit, boot_ms: u64, cuts: &mut Cuts) -> Result<Found> {
