@@ -12,6 +12,7 @@ use crate::sink::Block;
 use crate::state::WriteBatch;
 use crate::state::ledger::RecordName;
 use crate::state::letters::{Letter, LetterId, Letters};
+use crate::types::TopicId;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -39,6 +40,8 @@ pub enum LetterTarget {
 pub struct EpochLetters {
     pipeline: String,
     topics: Vec<String>,
+    /// Known when the task begins.
+    topic_ids: Vec<TopicId>,
     partition: i32,
     target: LetterTarget,
     letters: Vec<Letter>,
@@ -51,7 +54,25 @@ pub struct EpochLetters {
 
 impl EpochLetters {
     pub fn new(pipeline: String, topics: Vec<String>, partition: i32, target: LetterTarget) -> EpochLetters {
-        EpochLetters { pipeline, topics, partition, target, letters: vec![], bytes: 0, replays: None, stays: vec![] }
+        let topic_ids = vec![TopicId::default(); topics.len()];
+        EpochLetters {
+            pipeline,
+            topics,
+            topic_ids,
+            partition,
+            target,
+            letters: vec![],
+            bytes: 0,
+            replays: None,
+            stays: vec![],
+        }
+    }
+
+    /// Which topics these are, as the task knows them: a letter says so, for its offset means nothing in another one.
+    pub fn set_topic_ids(&mut self, topics: &[(String, TopicId)]) {
+        for (name, id) in self.topics.iter().zip(&mut self.topic_ids) {
+            *id = topics.iter().find(|(known, _)| known == name).map(|(_, id)| *id).unwrap_or_default();
+        }
     }
 
     pub fn bytes(&self) -> usize {
@@ -95,6 +116,7 @@ impl EpochLetters {
             value: record.value.map(bytes),
             headers: headers(record, arena),
             noted_ms: 0,
+            topic_id: self.topic_ids[input],
         };
         self.bytes +=
             std::mem::size_of::<Letter>() + (record.value.map_or(0, |value| value.len) + record.headers.len) as usize;

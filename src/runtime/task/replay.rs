@@ -55,6 +55,8 @@ pub struct ReplayDone {
     /// Not there any more, being replayed already, of a topic that is no input of the pipeline now, or not begun
     /// when the task had to stop.
     pub skipped: u64,
+    /// Of a topic that was deleted and created again since: its offset names another record now.
+    pub recreated: u64,
 }
 
 /// What a start found of a replay.
@@ -189,15 +191,17 @@ impl Task {
         while found.len() < limits::REPLAY_RECORDS_MAX && bytes < limits::EPOCH_LETTER_BYTES_MAX {
             let Some(seq) = request.seqs.pop_front() else { break };
             let id = LetterId { partition: self.id.partition as u32, seq };
-            let letter = store.claim(id)?;
-            let input = letter.as_ref().and_then(|letter| topics.iter().position(|(topic, _)| *topic == letter.topic));
-            let was_claimed = letter.is_some();
-            let (Some(letter), Some(input)) = (letter, input) else {
-                // Its topic is no input any more; one that somebody else has claimed has no letter here.
-                if was_claimed {
-                    store.unclaim(id);
-                }
+            // One that somebody else has claimed has no letter here.
+            let Some(letter) = store.claim(id)? else {
                 request.done.skipped += 1;
+                continue;
+            };
+            let Some(input) = topics.iter().position(|(topic, id)| letter.is_of(topic, *id)) else {
+                store.unclaim(id);
+                match topics.iter().any(|(topic, _)| *topic == letter.topic) {
+                    true => request.done.recreated += 1,
+                    false => request.done.skipped += 1,
+                }
                 continue;
             };
             bytes += letter.value.as_ref().map_or(0, Vec::len);
