@@ -3,7 +3,7 @@
 use super::*;
 use crate::config::plan::HttpWrites;
 use crate::error::Error;
-use crate::metrics::{PartitionLag, SealedWhy, StepKind, TaskSnapshot};
+use crate::metrics::{JoinSnapshot, PartitionLag, SealedWhy, StepKind, StepName, TaskSnapshot};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -14,15 +14,23 @@ fn scraped(act: impl FnOnce(&PipelineStats)) -> String {
     let handle = recorder.handle();
     metrics::with_local_recorder(&recorder, || {
         describe();
-        let kinds = [StepKind::Filter, StepKind::Select, StepKind::Dedup];
-        act(&PipelineStats::new("p", "d.t", &["orders".to_owned()], &kinds));
+        let kinds = [StepKind::Filter, StepKind::Select, StepKind::Dedup, StepKind::Join];
+        let name = |(place, kind): (usize, StepKind)| StepName { name: place.to_string(), kind };
+        let steps: Vec<StepName> = kinds.into_iter().enumerate().map(name).collect();
+        act(&PipelineStats::new("p", "d.t", &["orders".to_owned()], &steps));
     });
     handle.render()
 }
 
 fn task() -> TaskSnapshot {
     let lags = vec![PartitionLag { offset: 5, end: 12 }];
-    TaskSnapshot { lags, watermark_ms: 1_500, state_keys: vec![0, 0, 9], ..TaskSnapshot::default() }
+    TaskSnapshot {
+        lags,
+        watermark_ms: 1_500,
+        state_keys: vec![0, 0, 9, 0],
+        joins: vec![JoinSnapshot { step: 3, rows: 4, oldest_ms: Some(1_000) }],
+        ..TaskSnapshot::default()
+    }
 }
 
 /// `name{label,label}` of every series, without those of histograms' buckets.
@@ -74,6 +82,9 @@ fn the_metrics_of_a_pipeline_have_these_names_and_labels_and_no_others() {
         "weir_outbox_bytes{pipeline}",
         "weir_state_bytes{pipeline,family}",
         "weir_state_keys_estimate{pipeline,step}",
+        "weir_join_rows_total{pipeline,step,outcome}",
+        "weir_join_waiting_rows{pipeline,step}",
+        "weir_join_oldest_waiting_timestamp_seconds{pipeline,step}",
         "weir_pipeline_up{pipeline,state}",
     ];
     let shown = series(&text);

@@ -1,9 +1,9 @@
 //! Where every record of a task went since its state began, and whether the sums agree.
 //!
-//! Owns the arithmetic of `GET …/ledger`: records, each as often as it has sides to go to, = tombstones + broken + rows of
-//! the first step and of right sides; each step's rows in = out + dropped + dead letters, a join's left rows in = decided
-//! + dead letters + waiting; what the last step lets out is written, in the outbox, or was discarded by hand. Reads what
-//! was stored, so the numbers belong to one epoch's end.
+//! Owns the arithmetic of `GET …/ledger`. Records, each as often as it has sides to go to, are tombstones, broken, rows of
+//! the first step, and rows of right sides. What comes into a step goes out, is dropped, or is a dead letter; a left row
+//! that comes into a join is decided, a dead letter, or waits. What the last step lets out is written, in the outbox, or
+//! was discarded by hand. Reads what was stored, so the numbers belong to one epoch's end.
 
 use crate::error::Result;
 use crate::metrics::{StepKind, StepName};
