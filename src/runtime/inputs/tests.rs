@@ -407,13 +407,14 @@ fn what_was_re_read_ends_with_the_times_that_are_known_of_it() {
     let mut stage = Stage::new(vec![vec![side(0, Feeds::Left, "a")], vec![side(1, Feeds::Left, "a")]]);
     stage.logs[0].rows(&[100]);
     stage.take(None, 0);
-    let reached = |high_ms| Moment {
+    let reached = |epoch, high_ms| Moment {
+        epoch: Epoch(epoch),
         inputs: vec![Progress { position: 1, high_ms }, Progress { position: 0, high_ms: i64::MIN }],
         ..beginning(2)
     };
-    stage.inputs.set_progress(&reached(i64::MIN));
-    assert_eq!(stage.inputs.progress()[0].high_ms, 100, "nothing is known: what was found stands");
-    stage.inputs.set_progress(&reached(90));
+    stage.inputs.set_progress(&reached(0, i64::MIN));
+    assert_eq!(stage.inputs.progress()[0].high_ms, 100, "no epoch ended there: what was found stands");
+    stage.inputs.set_progress(&reached(1, 90));
     assert_eq!(stage.inputs.progress()[0].high_ms, 90, "an earlier clock had held it back");
 }
 
