@@ -10,6 +10,7 @@ mod chance;
 mod crash_everywhere;
 mod disk;
 mod drive;
+mod joins;
 mod letters;
 mod member;
 mod process;
@@ -37,6 +38,16 @@ fn a_crash_at_any_call_changes_nothing_in_the_table() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn rows_meet_and_stay_alone_in_every_kind_of_join() {
+    for kind in joins::Joins::ALL {
+        let (script, mut world) = (Script::Joins(kind), world::World::new(Script::Joins(kind).setup()));
+        assert_eq!(script.run(&mut world, &mut crash_everywhere::good, &mut |_| ()), Ok(()), "{kind:?}");
+        let [alone, met] = joins::alone_and_met(&world);
+        assert!(met > 3 && (alone > 3 || kind == joins::Joins::WithItself), "{kind:?}: {met} met, {alone} alone");
     }
 }
 
