@@ -135,6 +135,8 @@ struct Sides {
 
 impl Sides {
     fn of(shape: Shape, events: u64) -> Sides {
+        // Whole stretches of payments, or some would have no order.
+        assert!(events.is_multiple_of(2 * sides::TURNED), "BENCH_EVENTS is a multiple of {}", 2 * sides::TURNED);
         let (left, right) = match shape {
             Shape::Temporal => ((Traffic::Visits, events), (Traffic::Users, events / 2)),
             _ => ((Traffic::Orders, events / 2), (Traffic::Payments, events / 2)),

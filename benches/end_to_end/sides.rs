@@ -15,7 +15,7 @@ const VISIT_EVERY_MS: u64 = 1;
 /// A payment comes so much later than its order, at most.
 const PAID_WITHIN_MS: u64 = 5_000;
 /// In each stretch of this many, the payments stand in the opposite order: five seconds of orders.
-const TURNED: u64 = PAID_WITHIN_MS / ORDER_EVERY_MS;
+pub const TURNED: u64 = PAID_WITHIN_MS / ORDER_EVERY_MS;
 
 const METHODS: [&str; 4] = ["card", "transfer", "wallet", "invoice"];
 const CURRENCIES: [&str; 4] = ["EUR", "USD", "GBP", "PLN"];

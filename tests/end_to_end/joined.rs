@@ -35,7 +35,9 @@ pub struct Topics {
 
 impl Topics {
     pub fn read(kafka: &Kafka, left: &str, right: &str) -> Topics {
-        let of = |topic: &str, side| kafka.read_all(topic).iter().map(|record| seen(record, side)).collect();
+        let of = |topic: &str, side| -> Vec<Seen> {
+            kafka.read_all(topic).iter().map(|record| seen(record, side)).collect()
+        };
         let (left, right) = (of(left, Side::Left), of(right, Side::Right));
         let watermarks = watermarks(&left, &right);
         Topics { left, right, watermarks }
