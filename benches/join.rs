@@ -63,7 +63,13 @@ fn fill(rows: &mut Rows, events: &mut Vec<Event>, coming: &[Coming]) {
         rows.fields.extend([part(0, 20), Field::int(one.number as i64), part(20, 3), part(23, 20), part(43, 15)]);
         rows.fields.resize(rows.fields.len() + FIELDS, Field::ABSENT);
         rows.meta.push(RowMeta { time_ms: one.time_ms, offset: place as i64, ..RowMeta::default() });
-        events.push(Event { row: place as u32, side: one.side, deletes: false, place: place as u32 });
+        events.push(Event {
+            row: place as u32,
+            side: one.side,
+            deletes: false,
+            is_replayed: false,
+            place: place as u32,
+        });
     }
 }
 

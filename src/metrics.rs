@@ -34,13 +34,26 @@ pub enum StepKind {
 /// One step's rows: in = out + dropped + dead letters.
 #[derive(Debug)]
 pub struct StepStats {
-    /// Its place in the written list, from 0, as text.
+    /// As in [`StepName`].
     pub name: String,
     pub kind: StepKind,
     pub rows_in: AtomicU64,
     pub rows_out: AtomicU64,
     pub dropped: AtomicU64,
     pub late: AtomicU64,
+    /// Pairs of a join, and rows that it sent alone.
+    pub matched: AtomicU64,
+    pub unmatched: AtomicU64,
+    /// Left rows of a join that met somebody, and those of which it is known whether they do.
+    pub left_matched: AtomicU64,
+    pub left_decided: AtomicU64,
+}
+
+/// A step as it is named: its place in the written list, from 0; a step of a right side is `1.0`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StepName {
+    pub name: String,
+    pub kind: StepKind,
 }
 
 /// One topic's records.
@@ -74,6 +87,18 @@ pub struct TaskSnapshot {
     pub restoring: bool,
     /// Per step: about how many keys it remembers; 0 for a step without memory.
     pub state_keys: Vec<u64>,
+    /// Per join.
+    pub joins: Vec<JoinSnapshot>,
+}
+
+/// What waits in a join.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct JoinSnapshot {
+    /// Its place among the steps.
+    pub step: usize,
+    pub rows: u64,
+    /// The event time of the oldest row, or earlier.
+    pub oldest_ms: Option<i64>,
 }
 
 /// Where a pipeline is in its life.
@@ -180,27 +205,49 @@ pub struct PipelineStats {
     rare: Mutex<Rare>,
 }
 
+impl StepStats {
+    /// Of a step among others: what it did since.
+    pub fn add_rows(&self, rows_in: u64, rows_out: u64, dropped: u64, late: u64) {
+        self.rows_in.fetch_add(rows_in, Relaxed);
+        self.rows_out.fetch_add(rows_out, Relaxed);
+        self.dropped.fetch_add(dropped, Relaxed);
+        self.late.fetch_add(late, Relaxed);
+    }
+
+    /// Of a join.
+    pub fn add_pairs(&self, matched: u64, unmatched: u64, left_matched: u64, left_decided: u64) {
+        self.matched.fetch_add(matched, Relaxed);
+        self.unmatched.fetch_add(unmatched, Relaxed);
+        self.left_matched.fetch_add(left_matched, Relaxed);
+        self.left_decided.fetch_add(left_decided, Relaxed);
+    }
+}
+
 impl PipelineStats {
-    pub fn new(pipeline: &str, table: &str, topics: &[String], steps: &[StepKind]) -> Arc<PipelineStats> {
+    pub fn new(pipeline: &str, table: &str, topics: &[String], steps: &[StepName]) -> Arc<PipelineStats> {
         let label = pipeline.to_owned();
         let topic = |topic: &String| TopicStats {
             topic: topic.clone(),
             records: Default::default(),
             bytes: Default::default(),
         };
-        let step = |(place, kind): (usize, &StepKind)| StepStats {
-            name: place.to_string(),
-            kind: *kind,
+        let step = |step: &StepName| StepStats {
+            name: step.name.clone(),
+            kind: step.kind,
             rows_in: Default::default(),
             rows_out: Default::default(),
             dropped: Default::default(),
             late: Default::default(),
+            matched: Default::default(),
+            unmatched: Default::default(),
+            left_matched: Default::default(),
+            left_decided: Default::default(),
         };
         Arc::new(PipelineStats {
             pipeline: label.clone(),
             table: table.to_owned(),
             topics: topics.iter().map(topic).collect(),
-            steps: steps.iter().enumerate().map(step).collect(),
+            steps: steps.iter().map(step).collect(),
             tombstones: Default::default(),
             extra_fields: Default::default(),
             rows_written: Default::default(),
@@ -376,6 +423,13 @@ impl PipelineStats {
                 }
                 StepKind::Join => {
                     metrics::counter!("weir_rows_late_total", &labels).absolute(step.late.load(Relaxed));
+                    let outcomes =
+                        [("matched", &step.matched), ("unmatched", &step.unmatched), ("dropped", &step.dropped)];
+                    for (outcome, count) in outcomes {
+                        let labels =
+                            [("pipeline", pipeline()), ("step", step.name.clone()), ("outcome", outcome.to_owned())];
+                        metrics::counter!("weir_join_rows_total", &labels).absolute(count.load(Relaxed));
+                    }
                 }
                 StepKind::Select => {}
             }
@@ -433,6 +487,15 @@ impl PipelineStats {
             let keys: u64 = rare.tasks.values().filter_map(|task| task.state_keys.get(place)).sum();
             metrics::gauge!("weir_state_keys_estimate", "pipeline" => pipeline(), "step" => step.name.clone())
                 .set(keys as f64);
+        }
+        for (place, step) in self.steps.iter().enumerate().filter(|(_, step)| step.kind == StepKind::Join) {
+            let joins = rare.tasks.values().flat_map(|task| &task.joins).filter(|join| join.step == place);
+            let rows: u64 = joins.clone().map(|join| join.rows).sum();
+            let labels = [("pipeline", pipeline()), ("step", step.name.clone())];
+            metrics::gauge!("weir_join_waiting_rows", &labels).set(rows as f64);
+            if let Some(oldest_ms) = joins.filter_map(|join| join.oldest_ms).min() {
+                metrics::gauge!("weir_join_oldest_waiting_timestamp_seconds", &labels).set(oldest_ms as f64 / 1000.0);
+            }
         }
         use PipelineState::*;
         for known in [Starting, Restoring, Running, Failed, Stopped] {

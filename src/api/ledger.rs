@@ -21,12 +21,12 @@ async fn ledger(MayLook(watched): MayLook, Path(name): Path<String>) -> Result<R
     let tasks = watched.pipelines.iter().find(|stats| stats.pipeline == name).map(|stats| stats.tasks());
     on_disk(move || {
         let store = desk.store().ok_or_else(|| at_rest(&desk))?;
-        let kinds = compile::step_kinds(&desk.plan);
+        let steps = compile::step_names(&desk.plan);
         let target = format!("/{}", pipeline::rows_target(&desk.plan));
         let mut partitions = Vec::new();
         for (partition, task) in tasks.unwrap_or_default() {
             let is_row = |token: &str| token.ends_with(&target);
-            let balance = balance::of_partition(&*store, partition, &kinds, task.acknowledged, is_row);
+            let balance = balance::of_partition(&*store, partition, &steps, task.acknowledged, is_row);
             partitions.extend(balance.map_err(|error| Problem::of(&error))?);
         }
         Ok(json_response(&ledger_json(&partitions)))
@@ -40,7 +40,7 @@ fn ledger_json(partitions: &[Balance]) -> Value {
 }
 
 fn partition_json(balance: &Balance) -> Value {
-    let steps: Vec<Value> = balance.steps.iter().enumerate().map(|(place, step)| step_json(place, step)).collect();
+    let steps: Vec<Value> = balance.steps.iter().map(step_json).collect();
     let mut object = json!({
         "partition": balance.partition,
         "records": balance.records,
@@ -57,15 +57,18 @@ fn partition_json(balance: &Balance) -> Value {
     object
 }
 
-fn step_json(place: usize, step: &StepBalance) -> Value {
+fn step_json(step: &StepBalance) -> Value {
     let mut object = json!({
-        "step": place.to_string(),
+        "step": step.step.name,
         "in": step.rows_in,
         "out": step.rows_out,
         "dead_letters": step.dead_letters,
-        "waiting": 0,
+        "waiting": step.waiting,
     });
-    let dropped = match step.kind {
+    if step.step.kind == StepKind::Join {
+        object["matched"] = step.matched.into();
+    }
+    let dropped = match step.step.kind {
         StepKind::Filter => "filtered",
         StepKind::Dedup => "duplicates",
         StepKind::Select | StepKind::Join => "dropped",
@@ -77,12 +80,27 @@ fn step_json(place: usize, step: &StepBalance) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::StepName;
 
     #[test]
     fn a_step_names_what_it_drops_by_its_kind() {
-        let step = |kind| step_json(1, &StepBalance { kind, rows_in: 9, rows_out: 5, dropped: 3, dead_letters: 1 });
+        let step = |kind| {
+            let step = StepName { name: "1".to_owned(), kind };
+            let (rows_in, rows_out, dropped, dead_letters, accounted) = (9, 5, 3, 1, 9);
+            step_json(&StepBalance {
+                step,
+                rows_in,
+                rows_out,
+                dropped,
+                dead_letters,
+                accounted,
+                matched: 4,
+                waiting: 0,
+            })
+        };
         let dedup = json!({ "step": "1", "in": 9, "out": 5, "duplicates": 3, "dead_letters": 1, "waiting": 0 });
         assert_eq!(step(StepKind::Dedup), dedup);
         assert_eq!(step(StepKind::Filter)["filtered"], 3);
+        assert_eq!((&step(StepKind::Join)["dropped"], &step(StepKind::Join)["matched"]), (&json!(3), &json!(4)));
     }
 }

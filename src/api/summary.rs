@@ -1,6 +1,6 @@
 //! A pipeline's numbers as one JSON object (`interface.md`): what the summary of a run and the API show.
 
-use crate::metrics::{PipelineStats, StepKind};
+use crate::metrics::{PipelineStats, StepKind, StepStats};
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -9,7 +9,7 @@ pub fn pipeline_object(stats: &PipelineStats, seconds: f64) -> Value {
     let per_second = |count: u64| if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
     let read = stats.records_read();
     let written = stats.rows_written.load(Relaxed);
-    let step_sum = |kind: Option<StepKind>, number: fn(&crate::metrics::StepStats) -> u64| -> u64 {
+    let step_sum = |kind: Option<StepKind>, number: fn(&StepStats) -> u64| -> u64 {
         stats.steps.iter().filter(|step| kind.is_none_or(|kind| step.kind == kind)).map(number).sum()
     };
     let dead_letters = stats.dead_letters();
@@ -19,6 +19,8 @@ pub fn pipeline_object(stats: &PipelineStats, seconds: f64) -> Value {
         by_reason.insert((*reason).to_owned(), json!(before + count));
     }
     let (blocks, rows) = (stats.blocks_sealed.load(Relaxed), stats.rows_sealed.load(Relaxed));
+    let joins: Vec<Value> =
+        stats.steps.iter().enumerate().filter_map(|(place, step)| join_object(stats, place, step)).collect();
     let watermark = stats.tasks().values().map(|task| task.watermark_ms).filter(|ms| *ms != i64::MIN).min();
     json!({
         "pipeline": stats.pipeline,
@@ -36,7 +38,7 @@ pub fn pipeline_object(stats: &PipelineStats, seconds: f64) -> Value {
             "late": step_sum(None, |step| step.late.load(Relaxed)),
         },
         "dedup": stats.steps.iter().filter(|step| step.kind == StepKind::Dedup).map(dedup_object).collect::<Vec<_>>(),
-        "joins": [],
+        "joins": joins,
         "dead_letters": { "total": dead_letters.values().sum::<u64>(), "by_reason": by_reason },
         "batches": {
             "sealed": blocks,
@@ -54,11 +56,32 @@ pub fn pipeline_object(stats: &PipelineStats, seconds: f64) -> Value {
     })
 }
 
-fn dedup_object(step: &crate::metrics::StepStats) -> Value {
+fn dedup_object(step: &StepStats) -> Value {
     let (passed, duplicates) = (step.rows_out.load(Relaxed), step.dropped.load(Relaxed));
     let all = passed + duplicates;
     let share = if all > 0 { duplicates as f64 / all as f64 } else { 0.0 };
     json!({ "step": step.name, "passed": passed, "duplicates": duplicates, "duplicate_share": share })
+}
+
+/// `None` for a step that is no join.
+fn join_object(stats: &PipelineStats, place: usize, step: &StepStats) -> Option<Value> {
+    if step.kind != StepKind::Join {
+        return None;
+    }
+    let tasks = stats.tasks();
+    let here = tasks.values().flat_map(|task| &task.joins).filter(|join| join.step == place);
+    let (waiting, oldest_ms) =
+        (here.clone().map(|join| join.rows).sum::<u64>(), here.filter_map(|join| join.oldest_ms).min());
+    let (matched, decided) = (step.left_matched.load(Relaxed), step.left_decided.load(Relaxed));
+    Some(json!({
+        "step": step.name,
+        "matched": step.matched.load(Relaxed),
+        "unmatched": step.unmatched.load(Relaxed),
+        "dropped": step.dropped.load(Relaxed),
+        "waiting": waiting,
+        "oldest_waiting": oldest_ms.map(|ms| crate::codec::time::Moment::from_ms(ms).to_rfc3339()),
+        "join_rate": if decided > 0 { matched as f64 / decided as f64 } else { 0.0 },
+    }))
 }
 
 fn quantiles(of: &crate::metrics::Quantiles) -> Value {

@@ -15,12 +15,12 @@ use crate::demo::proof::{Aggregate, Proof};
 use crate::demo::scenarios::Scenario;
 use crate::demo::table::{Joined, LiveTable, Snapshot};
 use crate::error::Error;
-use crate::metrics::{PipelineStats, StepKind};
+use crate::metrics::{PipelineStats, StepKind, StepStats};
 use crate::runtime::engine::{Engine, RunOptions};
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// How long the pipelines may take for what is left when the generator has stopped.
@@ -183,8 +183,17 @@ fn duplicates(stats: &PipelineStats) -> u64 {
 }
 
 /// What became of the left rows of all joins; `None` without one.
-fn joined(_stats: &[Arc<PipelineStats>]) -> Option<Joined> {
-    None
+fn joined(stats: &[Arc<PipelineStats>]) -> Option<Joined> {
+    let joins: Vec<_> =
+        stats.iter().flat_map(|stats| &stats.steps).filter(|step| step.kind == StepKind::Join).collect();
+    let sum = |number: fn(&StepStats) -> &AtomicU64| joins.iter().map(|step| number(step).load(Relaxed)).sum();
+    let tasks = stats.iter().flat_map(|stats| stats.tasks().into_values());
+    let waiting = tasks.flat_map(|task| task.joins).map(|join| join.rows).sum();
+    (!joins.is_empty()).then(|| Joined {
+        matched: sum(|step| &step.left_matched),
+        decided: sum(|step| &step.left_decided),
+        waiting,
+    })
 }
 
 /// ClickHouse, as the demo asks it.

@@ -10,6 +10,7 @@ use crate::config::plan::{
     ClickHouseSinkPlan, DeadLettersPlan, DedupPlan, DeliveryGuarantee, JoinPlan, Keep, KeyCast, KeyPlan, Late,
     Matching, MissingKey, PipelinePlan, Plan, SinkPlan, StartAt, StepPlan, TimeUnit,
 };
+use crate::runtime::compile;
 use crate::runtime::facts::{self, InsertFacts, TopicFacts};
 use crate::runtime::inspect::duration;
 use crate::runtime::memory::{self, SharedMemory};
@@ -371,6 +372,7 @@ impl Words<'_> {
             self.plan.pipelines.len() as u64,
             self.partitions() as u64,
             self.pipeline.topics.len() as u64,
+            compile::join_sides(self.pipeline),
             batch.bytes,
             self.plan.runtime.workers as u64,
         );

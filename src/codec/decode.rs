@@ -98,6 +98,49 @@ impl Decoder {
     /// Makes rows of the batch's records, in their order. The batch keeps its records and gives its arena to `rows`.
     /// `out` is cleared first. The rows' watermark is left for the task to set.
     pub fn decode(&mut self, batch: &mut RecordBatch, note_ms: i64, rows: &mut Rows, out: &mut Decoded) {
+        self.decode_noted(batch, Some(note_ms), rows, out);
+    }
+
+    /// As `decode`, before it is known in which epoch the records will be: whoever takes them on asks
+    /// [`Decoder::is_ahead`] with that epoch's clock.
+    pub fn decode_early(&mut self, batch: &mut RecordBatch, rows: &mut Rows, out: &mut Decoded) {
+        self.decode_noted(batch, None, rows, out);
+    }
+
+    /// Whether an event time is more than `max_future` ahead of the smaller of the record's Kafka timestamp and the
+    /// epoch's noted clock.
+    #[inline]
+    pub fn is_ahead(&self, time_ms: i64, timestamp_ms: i64, note_ms: i64) -> bool {
+        let known_ms = if timestamp_ms == -1 { note_ms } else { timestamp_ms.min(note_ms) };
+        time_ms > known_ms.saturating_add(self.time.max_future_ms)
+    }
+
+    /// Reason and sentence of a record whose time is too far ahead.
+    #[cold]
+    pub fn ahead(&self, time_ms: i64, timestamp_ms: i64, note_ms: i64) -> (&'static str, String) {
+        let name = self.time.field.as_ref().map_or("Kafka timestamp", |field| &field.path);
+        let kafka = if timestamp_ms == -1 { "absent".to_owned() } else { shown(timestamp_ms) };
+        let message = format!(
+            "the event time {} (`{name}`) is more than max_future ({} ms) ahead of the smaller of the record's Kafka \
+             timestamp ({kafka}) and the wall clock ({})",
+            shown(time_ms),
+            self.time.max_future_ms,
+            shown(note_ms),
+        );
+        ("time_in_future", message)
+    }
+
+    /// Fields per row.
+    pub fn width(&self) -> usize {
+        self.layout.width
+    }
+
+    /// The topic it decodes.
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    fn decode_noted(&mut self, batch: &mut RecordBatch, note_ms: Option<i64>, rows: &mut Rows, out: &mut Decoded) {
         rows.clear(self.layout.width);
         std::mem::swap(&mut batch.bytes, &mut rows.bytes);
         out.tombstones = 0;
@@ -147,7 +190,7 @@ impl Decoder {
         record: &Record,
         index: u32,
         start: usize,
-        note_ms: i64,
+        note_ms: Option<i64>,
         rows: &mut Rows,
     ) -> Result<RowMeta, (&'static str, String)> {
         if let Some(value) = record.value {
@@ -168,7 +211,12 @@ impl Decoder {
             let field = virtual_value(virtual_field, record, self.partition, self.topic_field, rows);
             rows.fields[start + slot.0 as usize] = field;
         }
-        let time_ms = self.event_time(record, start, note_ms, rows)?;
+        let time_ms = self.event_time(record, start, rows)?;
+        if let Some(note_ms) = note_ms
+            && self.is_ahead(time_ms, record.timestamp_ms, note_ms)
+        {
+            return Err(self.ahead(time_ms, record.timestamp_ms, note_ms));
+        }
         Ok(RowMeta {
             time_ms,
             watermark_ms: 0,
@@ -179,39 +227,16 @@ impl Decoder {
         })
     }
 
-    fn event_time(
-        &self,
-        record: &Record,
-        start: usize,
-        note_ms: i64,
-        rows: &Rows,
-    ) -> Result<i64, (&'static str, String)> {
-        let kafka_ms = (record.timestamp_ms != -1).then_some(record.timestamp_ms);
-        let time_ms = match &self.time.field {
+    fn event_time(&self, record: &Record, start: usize, rows: &Rows) -> Result<i64, (&'static str, String)> {
+        match &self.time.field {
             Some(field) if record.value.is_some() => {
                 let value = rows.fields[start + field.slot.0 as usize];
-                time::read(rows, value, field.unit, &field.zone).map_err(|found| unreadable(field, value, found))?.ms()
+                let read = time::read(rows, value, field.unit, &field.zone);
+                Ok(read.map_err(|found| unreadable(field, value, found))?.ms())
             }
-            _ => kafka_ms.ok_or_else(|| ("no_time", "the record has no Kafka timestamp".to_owned()))?,
-        };
-        let limit_ms = kafka_ms.unwrap_or(i64::MAX).min(note_ms).saturating_add(self.time.max_future_ms);
-        if time_ms > limit_ms {
-            return Err(("time_in_future", self.in_future(time_ms, kafka_ms, note_ms)));
+            _ if record.timestamp_ms == -1 => Err(("no_time", "the record has no Kafka timestamp".to_owned())),
+            _ => Ok(record.timestamp_ms),
         }
-        Ok(time_ms)
-    }
-
-    #[cold]
-    fn in_future(&self, time_ms: i64, kafka_ms: Option<i64>, note_ms: i64) -> String {
-        let name = self.time.field.as_ref().map_or("Kafka timestamp", |field| &field.path);
-        let kafka = kafka_ms.map_or("absent".to_owned(), shown);
-        format!(
-            "the event time {} (`{name}`) is more than max_future ({} ms) ahead of the smaller of the record's Kafka \
-             timestamp ({kafka}) and the wall clock ({})",
-            shown(time_ms),
-            self.time.max_future_ms,
-            shown(note_ms),
-        )
     }
 
     /// The topic's name lies in the arena once per batch.

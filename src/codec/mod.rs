@@ -5,6 +5,7 @@ pub mod expr;
 pub mod extract;
 pub mod key;
 pub mod number;
+pub mod object;
 pub mod packed;
 pub mod record;
 pub mod rows;

@@ -38,6 +38,14 @@ pub enum Kind {
     Bytes,
 }
 
+impl Kind {
+    /// Whether a field of this kind points at bytes of the arena.
+    #[inline]
+    pub fn has_bytes(self) -> bool {
+        matches!(self, Kind::Number | Kind::Text | Kind::Escaped | Kind::Array | Kind::Object | Kind::Bytes)
+    }
+}
+
 /// One field of one row: 12 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Field {
@@ -150,10 +158,24 @@ impl Rows {
         &self.fields[start..start + self.width]
     }
 
-    /// The raw text of a `Number`, `Text`, `Escaped`, `Array` or `Object` field.
+    /// The bytes of a field that has some ([`Kind::has_bytes`]).
     #[inline]
     pub fn text(&self, field: Field) -> &[u8] {
         &self.bytes[field.span().range()]
+    }
+
+    /// Appends a row of another batch, with the bytes of its fields.
+    pub fn push_row(&mut self, from: &Rows, row: u32) {
+        let start = self.fields.len();
+        for field in from.row(row) {
+            let field = match field.kind.has_bytes() {
+                true => self.append(field.kind, from.text(*field)),
+                false => *field,
+            };
+            self.fields.push(field);
+        }
+        self.fields.resize(start + self.width, Field::ABSENT);
+        self.meta.push(from.meta[row as usize]);
     }
 
     /// Appends computed text to the arena.

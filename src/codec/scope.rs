@@ -285,6 +285,18 @@ impl Virtual {
             _ => path.strip_prefix("_headers.").map(|name| Virtual::Header(name.to_owned())),
         }
     }
+
+    /// As it is written in a path.
+    fn name(&self) -> String {
+        match self {
+            Virtual::Topic => "_topic".to_owned(),
+            Virtual::Partition => "_partition".to_owned(),
+            Virtual::Offset => "_offset".to_owned(),
+            Virtual::Timestamp => "_timestamp".to_owned(),
+            Virtual::Key => "_key".to_owned(),
+            Virtual::Header(name) => format!("_headers.{name}"),
+        }
+    }
 }
 
 /// How a path begins: first the whole, then ever shorter heads with what is left behind the dot.

@@ -77,18 +77,6 @@ pub fn parse_on(text: &str, env: &Env<'_>, machine: &Machine) -> (Option<Plan>, 
     (plan.filter(|_| !wrong), findings)
 }
 
-/// As [`parse_on`], with joins, which this version reads and does not run yet.
-#[cfg(test)]
-pub(crate) fn parse_with_joins(text: &str) -> (Option<Plan>, Vec<Finding>) {
-    let (node, mut findings) = node::read(text);
-    let spec = node.and_then(|node| read_spec(&node, &|_| None, &mut findings));
-    let machine = Machine { cores: 2, memory_bytes: 1 << 30 };
-    let plan = spec.and_then(|spec| check::plan(&spec, &machine, &mut findings));
-    findings.retain(|finding| finding.severity != Severity::Note && finding.code != "not_yet");
-    let wrong = findings.iter().any(|finding| finding.severity == Severity::Error);
-    (plan.filter(|_| !wrong), findings)
-}
-
 fn read_spec(node: &node::Node, env: &Env<'_>, findings: &mut Vec<Finding>) -> Option<FileSpec> {
     let reading = read::Reading::new(env);
     let spec = FileSpec::read(&read::Value::root(&reading, node));

@@ -1,11 +1,12 @@
 //! Where every record of a task went since its state began, and whether the sums agree.
 //!
-//! Owns the arithmetic of `GET …/ledger`: records = tombstones + broken + rows of the first step; each step's rows in =
-//! out + dropped + dead letters; what the last step lets out is written or in the outbox. Reads what was stored, so the
+//! Owns the arithmetic of `GET …/ledger`: records, each as often as it has sides to go to, = tombstones + broken + rows of
+//! the first step and of right sides; each step's rows in = out + dropped + dead letters, a join's left rows in = decided
+//! + dead letters + waiting; what the last step lets out is written or in the outbox. Reads what was stored, so the
 //! numbers belong to one epoch's end.
 
 use crate::error::Result;
-use crate::metrics::StepKind;
+use crate::metrics::{StepKind, StepName};
 use crate::state::StateStore;
 use crate::state::ledger::{self, Ledger, StepCounts};
 
@@ -17,6 +18,9 @@ pub struct Balance {
     pub tombstones: u64,
     /// Payloads that could not be decoded (and, in a pipeline without steps, rows that did not fit the table).
     pub broken: u64,
+    /// Rows of right sides, less what records that went to several sides add.
+    pub aside: i64,
+    /// In the written order; those of right sides behind them.
     pub steps: Vec<StepBalance>,
     /// Acknowledged rows.
     pub written: u64,
@@ -26,14 +30,19 @@ pub struct Balance {
     pub differs: Vec<String>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StepBalance {
-    pub kind: StepKind,
+    pub step: StepName,
     pub rows_in: u64,
     pub rows_out: u64,
     pub dropped: u64,
     /// Those of the last step include rows that did not fit the table.
     pub dead_letters: u64,
+    /// Of a join.
+    pub matched: u64,
+    pub waiting: u64,
+    /// What became of the rows that came in.
+    pub accounted: u64,
 }
 
 /// The balance of a partition that runs here. `acknowledged`: its last acknowledged epoch as its task knows it;
@@ -41,18 +50,18 @@ pub struct StepBalance {
 pub fn of_partition(
     store: &dyn StateStore,
     partition: i32,
-    kinds: &[StepKind],
+    steps: &[StepName],
     acknowledged: u64,
     is_row: impl Fn(&str) -> bool,
 ) -> Result<Option<Balance>> {
     let ledger = ledger::load(store, partition)?;
-    Ok(ledger.map(|ledger| balance(partition, &ledger, kinds, acknowledged, is_row)))
+    Ok(ledger.map(|ledger| balance(partition, &ledger, steps, acknowledged, is_row)))
 }
 
 fn balance(
     partition: i32,
     ledger: &Ledger,
-    kinds: &[StepKind],
+    steps: &[StepName],
     acknowledged: u64,
     is_row: impl Fn(&str) -> bool,
 ) -> Balance {
@@ -63,16 +72,9 @@ fn balance(
     let waiting = ledger.epochs.iter().filter(|epoch| (acknowledged + 1..=last).contains(&epoch.after.epoch.0));
     let rows = waiting.flat_map(|epoch| &epoch.outputs).filter(|output| is_row(&output.token));
     let outbox: u64 = rows.map(|output| output.rows).sum();
-    let step = |(kind, step): (&StepKind, &StepCounts)| StepBalance {
-        kind: *kind,
-        rows_in: step.rows_in,
-        rows_out: step.rows_out,
-        dropped: step.dropped,
-        dead_letters: step.dead_letters,
-    };
-    let mut steps: Vec<StepBalance> = kinds.iter().zip(&counts.steps).map(step).collect();
+    let mut steps: Vec<StepBalance> = steps.iter().zip(&counts.steps).map(step_balance).collect();
     let mut broken = counts.broken;
-    match steps.last_mut() {
+    match steps.iter_mut().rfind(|step| !step.is_of_right_side()) {
         Some(last) => {
             last.rows_out -= counts.unfit.min(last.rows_out);
             last.dead_letters += counts.unfit;
@@ -84,6 +86,7 @@ fn balance(
         records: counts.records,
         tombstones: counts.tombstones,
         broken,
+        aside: counts.right_rows as i64 - counts.again as i64,
         steps,
         written: counts.written.saturating_sub(outbox),
         outbox,
@@ -93,20 +96,40 @@ fn balance(
     balance
 }
 
+fn step_balance((name, step): (&StepName, &StepCounts)) -> StepBalance {
+    let StepCounts { rows_in, rows_out, dropped, dead_letters, matched, waiting, .. } = *step;
+    let accounted = match name.kind {
+        StepKind::Join => step.left_decided + dead_letters + waiting,
+        StepKind::Filter | StepKind::Select | StepKind::Dedup => rows_out + dropped + dead_letters,
+    };
+    StepBalance { step: name.clone(), rows_in, rows_out, dropped, dead_letters, matched, waiting, accounted }
+}
+
+impl StepBalance {
+    fn is_of_right_side(&self) -> bool {
+        self.step.name.contains('.')
+    }
+}
+
 impl Balance {
     fn differences(&self) -> Vec<String> {
         let mut differs = Vec::new();
         // What the part before lets through.
-        let mut rows = self.records.wrapping_sub(self.tombstones + self.broken);
-        for (place, step) in self.steps.iter().enumerate() {
-            let before = if place == 0 { "records".to_owned() } else { format!("step {}", place - 1) };
-            if step.rows_in != rows {
-                differs.push(format!("{before} to step {place}"));
+        let mut rows = self.records.wrapping_sub(self.tombstones + self.broken).wrapping_sub_signed(self.aside);
+        let mut before = "records".to_owned();
+        for step in &self.steps {
+            let name = format!("step {}", step.step.name);
+            if step.rows_in != step.accounted {
+                differs.push(name.clone());
             }
-            if step.rows_in != step.rows_out + step.dropped + step.dead_letters {
-                differs.push(format!("step {place}"));
+            if step.is_of_right_side() {
+                continue;
+            }
+            if step.rows_in != rows {
+                differs.push(format!("{before} to {name}"));
             }
             rows = step.rows_out;
+            before = name;
         }
         if rows != self.written + self.outbox {
             differs.push("the last step to the table".to_owned());
@@ -119,8 +142,12 @@ impl Balance {
 mod tests {
     use super::*;
 
-    fn step(kind: StepKind, rows_in: u64, rows_out: u64, dropped: u64, dead_letters: u64) -> StepBalance {
-        StepBalance { kind, rows_in, rows_out, dropped, dead_letters }
+    fn step(name: &str, kind: StepKind, counts: StepCounts) -> StepBalance {
+        step_balance((&StepName { name: name.to_owned(), kind }, &counts))
+    }
+
+    fn counts(rows_in: u64, rows_out: u64, dropped: u64, dead_letters: u64) -> StepCounts {
+        StepCounts { rows_in, rows_out, dropped, dead_letters, ..StepCounts::default() }
     }
 
     fn good() -> Balance {
@@ -129,7 +156,11 @@ mod tests {
             records: 100,
             tombstones: 4,
             broken: 6,
-            steps: vec![step(StepKind::Filter, 90, 80, 9, 1), step(StepKind::Dedup, 80, 60, 18, 2)],
+            aside: 0,
+            steps: vec![
+                step("0", StepKind::Filter, counts(90, 80, 9, 1)),
+                step("1", StepKind::Dedup, counts(80, 60, 18, 2)),
+            ],
             written: 50,
             outbox: 10,
             differs: vec![],
@@ -144,6 +175,28 @@ mod tests {
     }
 
     #[test]
+    fn a_join_is_balanced_by_its_left_rows() {
+        let join = StepCounts {
+            rows_out: 60,
+            matched: 55,
+            unmatched: 5,
+            left_decided: 30,
+            waiting: 8,
+            ..counts(40, 60, 0, 2)
+        };
+        // 100 records, 50 of them of the right side, of which 3 are filtered.
+        let joined = Balance {
+            aside: 50,
+            steps: vec![step("0", StepKind::Join, join), step("0.0", StepKind::Filter, counts(50, 47, 3, 0))],
+            ..good()
+        };
+        assert_eq!(joined.differences(), Vec::<String>::new());
+        let lost = StepCounts { left_decided: 29, ..join };
+        let steps = vec![step("0", StepKind::Join, lost), joined.steps[1].clone()];
+        assert_eq!(Balance { steps, ..joined }.differences(), ["step 0"]);
+    }
+
+    #[test]
     fn a_row_that_is_missing_anywhere_is_named_by_its_place() {
         let differs = |change: fn(&mut Balance)| {
             let mut balance = good();
@@ -151,8 +204,8 @@ mod tests {
             balance.differences()
         };
         assert_eq!(differs(|balance| balance.broken = 5), ["records to step 0"]);
-        assert_eq!(differs(|balance| balance.steps[0].dropped = 8), ["step 0"]);
-        assert_eq!(differs(|balance| balance.steps[0].rows_out = 79), ["step 0", "step 0 to step 1"]);
+        assert_eq!(differs(|balance| balance.steps[0].accounted = 89), ["step 0"]);
+        assert_eq!(differs(|balance| balance.steps[0].rows_out = 79), ["step 0 to step 1"]);
         assert_eq!(differs(|balance| balance.written = 49), ["the last step to the table"]);
     }
 }

@@ -4,22 +4,34 @@
 //! a pass is all in or its dead letters are named, and a row that becomes a dead letter behind a step with state
 //! gives its key back, as if the records had come one by one. Never sees Kafka, ClickHouse, threads or clocks.
 
+mod run;
+mod stage;
+mod stretch;
+mod times;
+
 use crate::codec::record::Record;
-use crate::codec::rows::{BadRow, Rows};
+use crate::codec::rows::BadRow;
 use crate::error::Result;
-use crate::metrics::PipelineStats;
+use crate::metrics::{JoinSnapshot, PipelineStats, StepKind};
 use crate::runtime::commit::History;
-use crate::runtime::inputs::{Pass, TaskInputs};
+use crate::runtime::compile::JoinPart;
+use crate::runtime::inputs::{Owner, Pass, TaskInputs};
 use crate::runtime::letters::EpochLetters;
 use crate::sink::{Block, BlockBuilder, BuilderMark};
+use crate::state::buffer::SegmentSize;
 use crate::state::ledger::{Counts, OutputRecord, StepCounts};
 use crate::state::{StateStore, WriteBatch};
 use crate::step::dedup::{Dedup, DedupMark};
 use crate::step::filter::Filter;
+use crate::step::join::JoinMark;
 use crate::step::select::Select;
 use crate::types::{Epoch, TaskNo};
+use run::{Exit, Fallen, Place, Places, Run, Scene};
+use stage::{Flow, Left, Range, Stage};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use stretch::Stretch;
+use times::Times;
 
 /// One compiled step.
 pub enum Step {
@@ -50,7 +62,12 @@ pub struct SealAt<'a> {
 pub struct Chain {
     /// The number under which the steps keep their state.
     task: TaskNo,
-    steps: Vec<Step>,
+    /// The steps up to the first join.
+    first: Stretch,
+    stages: Vec<Stage>,
+    times: Vec<Times>,
+    /// Fields per row, where there are joins.
+    width: usize,
     builder: Box<dyn BlockBuilder>,
     /// `<database>/<table>` of the sink, percent-escaped, as the token names it.
     target: String,
@@ -58,56 +75,71 @@ pub struct Chain {
     mode: Mode,
     counts: Counts,
     stats: Arc<PipelineStats>,
-    /// The first step whose state a later dead letter has to give back.
-    first_with_state: Option<usize>,
-    alive: Vec<u32>,
-    bad: Vec<BadRow>,
+    list: Vec<u32>,
 }
 
-/// Everything of a chain that a redo goes back to.
+/// What a chain is made of.
+pub struct ChainParts {
+    /// The number under which the steps keep their state.
+    pub task: TaskNo,
+    pub steps: Vec<Step>,
+    pub joins: Vec<JoinPart>,
+    /// Of each side of a join: how many rows its state keeps in memory.
+    pub segment: SegmentSize,
+    pub builder: Box<dyn BlockBuilder>,
+    /// `<database>/<table>` of the sink, percent-escaped, as the token names it.
+    pub target: String,
+    pub letters: EpochLetters,
+    /// What was counted before.
+    pub counts: Option<Counts>,
+    pub stats: Arc<PipelineStats>,
+}
+
+/// Everything of a chain that a redo across joins goes back to.
 struct ChainMark {
     builder: BuilderMark,
-    dedups: Vec<DedupMark>,
-}
-
-/// A row that became a dead letter in this run, and where.
-struct Fallen {
-    place: Place,
-    bad: BadRow,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Place {
-    Step(usize),
-    Sink,
+    dedups: Vec<Vec<DedupMark>>,
+    joins: Vec<JoinMark>,
 }
 
 impl Chain {
-    pub fn new(
-        task: TaskNo,
-        steps: Vec<Step>,
-        builder: Box<dyn BlockBuilder>,
-        target: String,
-        letters: EpochLetters,
-        counts: Option<Counts>,
-        stats: Arc<PipelineStats>,
-    ) -> Chain {
+    /// The steps as their last stored epoch left them.
+    ///
+    /// # Errors
+    /// `corrupt` when the state of a join is not what was written.
+    pub fn open(store: &dyn StateStore, parts: ChainParts) -> Result<Chain> {
+        let ChainParts { task, steps, joins, segment, builder, target, letters, counts, stats } = parts;
+        let width = joins.first().map_or(0, |join| join.width);
+        let written = steps.len() + joins.len();
+        let places: Vec<usize> = joins.iter().map(|join| join.place as usize).collect();
+        let mut steps = (0..written).filter(|number| !places.contains(number)).zip(steps).peekable();
+        let mut stretch =
+            |until: usize| Stretch::new(std::iter::from_fn(|| steps.next_if(|(number, _)| *number < until)).collect());
+        let ends: Vec<usize> = places.iter().copied().chain([written]).collect();
+        let first = stretch(ends[0]);
+        let mut right_numbers = written..;
+        let mut stages = Vec::new();
+        for (part, end) in joins.into_iter().zip(&ends[1..]) {
+            let numbers: Vec<usize> = right_numbers.by_ref().take(part.steps.len()).collect();
+            stages.push(Stage::open(store, task, part, numbers.into_iter(), stretch(*end), segment)?);
+        }
         let mut counts = counts.unwrap_or_default();
-        counts.steps.resize(steps.len(), StepCounts::default());
-        let first_with_state = steps.iter().position(|step| matches!(step, Step::Dedup(_)));
-        Chain {
+        counts.steps.resize(right_numbers.start, StepCounts::default());
+        let times = stages.iter().map(|_| Times::default()).collect();
+        Ok(Chain {
             task,
-            steps,
+            first,
+            stages,
+            times,
+            width,
             builder,
             target,
             letters,
             mode: Mode::Deliver,
             counts,
             stats,
-            first_with_state,
-            alive: vec![],
-            bad: vec![],
-        }
+            list: vec![],
+        })
     }
 
     /// Whether a block holds rows of the sink (and not dead letters).
@@ -129,16 +161,30 @@ impl Chain {
 
     /// State changes of the open epoch, which wait in memory for its store.
     pub fn state_bytes(&self) -> usize {
-        self.dedups().map(|dedup| dedup.seen().overlay_bytes()).sum()
+        let dedups = self.dedups().map(|(_, dedup)| dedup.seen().overlay_bytes()).sum::<usize>();
+        dedups + self.stages.iter().map(|stage| stage.join.unstored_bytes()).sum::<usize>()
     }
 
     /// Per step: about how many keys it remembers.
     pub fn state_keys(&self) -> Vec<u64> {
-        let keys = |step: &Step| match step {
-            Step::Dedup(dedup) => dedup.seen().keys_estimate(),
-            Step::Filter(_) | Step::Select(_) => 0,
+        let mut keys = vec![0; self.counts.steps.len()];
+        self.dedups().for_each(|(number, dedup)| keys[number] = dedup.seen().keys_estimate());
+        keys
+    }
+
+    /// What waits in each join.
+    pub fn waiting(&self) -> Vec<JoinSnapshot> {
+        let of = |Stage { number, join, .. }: &Stage| JoinSnapshot {
+            step: *number,
+            rows: join.waiting(),
+            oldest_ms: join.oldest_waiting_ms(),
         };
-        self.steps.iter().map(keys).collect()
+        self.stages.iter().map(of).collect()
+    }
+
+    /// Whether time alone may bring rows out.
+    pub fn waits(&self) -> bool {
+        self.stages.iter().any(|stage| stage.join.waiting() > 0)
     }
 
     pub fn letter_bytes(&self) -> usize {
@@ -150,48 +196,113 @@ impl Chain {
         &mut self.letters
     }
 
-    fn dedups(&self) -> impl Iterator<Item = &Dedup> {
-        self.steps.iter().filter_map(|step| match step {
-            Step::Dedup(dedup) => Some(&**dedup),
-            _ => None,
-        })
+    fn stretches(&self) -> impl Iterator<Item = &Stretch> {
+        let of_stages = self.stages.iter().flat_map(|stage| [&stage.right, &stage.behind]);
+        std::iter::once(&self.first).chain(of_stages)
     }
 
-    fn dedups_mut(&mut self) -> impl Iterator<Item = &mut Dedup> {
-        self.steps.iter_mut().filter_map(|step| match step {
-            Step::Dedup(dedup) => Some(&mut **dedup),
-            _ => None,
-        })
+    fn stretches_mut(&mut self) -> impl Iterator<Item = &mut Stretch> {
+        let of_stages = self.stages.iter_mut().flat_map(|stage| [&mut stage.right, &mut stage.behind]);
+        std::iter::once(&mut self.first).chain(of_stages)
+    }
+
+    fn dedups(&self) -> impl Iterator<Item = (usize, &Dedup)> {
+        self.stretches().flat_map(Stretch::dedups)
     }
 
     /// Runs a pass through the steps into the builder.
     pub fn process(&mut self, pass: &mut Pass, inputs: &TaskInputs, store: &dyn StateStore, mode: Mode) -> Result<()> {
         self.mode = mode;
+        self.stretches_mut().for_each(Stretch::forget_marks);
         let before = (mode == Mode::StateOnly).then(|| self.builder.mark());
         let broken = std::mem::take(&mut pass.broken);
         self.count_pass(pass, inputs, &broken);
-        let mut at = 0;
-        let rows = pass.rows.len();
-        let mut size = rows;
-        while at < rows {
-            let end = rows.min(at + size);
-            size = match self.run_or_redo(pass, inputs, store, at, end)? {
-                Redone::Whole => {
-                    let done = end - at;
-                    at = end;
-                    (done * 2).max(1)
-                }
-                Redone::UpTo(first) => {
-                    at = first;
-                    1
-                }
-            };
+        match (self.stages.is_empty(), mode) {
+            (true, _) => self.process_rows(pass, inputs, store)?,
+            (false, Mode::Replay) => self.replay_rows(pass, inputs, store)?,
+            (false, _) => self.process_joined(pass, inputs, store)?,
         }
         if let Some(before) = before {
             self.builder.rollback(before);
         }
         pass.broken = broken;
         Ok(())
+    }
+
+    /// Without joins: one stretch, and all rows are the source's.
+    fn process_rows(&mut self, pass: &mut Pass, inputs: &TaskInputs, store: &dyn StateStore) -> Result<()> {
+        let mut run = Run::new(self.counts.steps.len());
+        self.list.clear();
+        self.list.extend(0..pass.rows.len() as u32);
+        let scene = self.scene(store, pass);
+        let mut exit = Exit::Sink(&mut *self.builder);
+        self.first.through(&scene, &mut pass.rows, &self.list, &mut exit, &mut vec![], &mut run)?;
+        self.settle(pass, inputs, run);
+        Ok(())
+    }
+
+    fn process_joined(&mut self, pass: &mut Pass, inputs: &TaskInputs, store: &dyn StateStore) -> Result<()> {
+        let rows = self.widen(pass);
+        times::set(&mut self.times, &self.stages, pass);
+        let (mut at, mut size) = (0, rows);
+        loop {
+            let end = rows.min(at + size);
+            let reached = self.run_or_redo(pass, inputs, store, at, end)?;
+            size = if reached == end { (reached - at) * 2 } else { 1 };
+            at = reached;
+            if at == rows {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Replayed rows meet what there is; whoever restores this task later knows nothing of it, so nothing of it stays.
+    fn replay_rows(&mut self, pass: &mut Pass, inputs: &TaskInputs, store: &dyn StateStore) -> Result<()> {
+        let rows = self.widen(pass);
+        times::stop(&mut self.times, &self.stages, rows as usize);
+        let marks: Vec<JoinMark> = self.stages.iter_mut().map(|stage| stage.join.mark()).collect();
+        let mut run = Run::new(self.counts.steps.len());
+        self.run_places(pass, store, 0..rows, rows, &mut run)?;
+        self.stages.iter_mut().zip(marks).for_each(|(stage, mark)| stage.join.rollback(mark));
+        self.settle(pass, inputs, run);
+        Ok(())
+    }
+
+    /// A pass without rows has no width, or that of another task.
+    fn widen(&self, pass: &mut Pass) -> u32 {
+        if pass.rows.is_empty() {
+            pass.rows.clear(self.width);
+        }
+        pass.rows.len() as u32
+    }
+
+    /// Lets everything that waits in joins out, as if the watermark had reached the end of time.
+    pub fn close_windows(
+        &mut self,
+        pass: &mut Pass,
+        inputs: &TaskInputs,
+        store: &dyn StateStore,
+        mode: Mode,
+    ) -> Result<()> {
+        self.mode = mode;
+        self.stretches_mut().for_each(Stretch::forget_marks);
+        let before = (mode == Mode::StateOnly).then(|| self.builder.mark());
+        pass.rows.clear(self.width);
+        times::stop(&mut self.times, &self.stages, 0);
+        let mut run = Run::new(self.counts.steps.len());
+        let scene = self.scene(store, pass);
+        let mut flow = Flow { scene, sink: &mut *self.builder, run: &mut run };
+        stage::close(&mut self.stages, &self.times, &mut flow, &mut pass.rows)?;
+        self.settle(pass, inputs, run);
+        if let Some(before) = before {
+            self.builder.rollback(before);
+        }
+        Ok(())
+    }
+
+    fn scene<'a>(&self, store: &'a dyn StateStore, pass: &Pass) -> Scene<'a> {
+        let (steps, of_pass) = (self.counts.steps.len(), pass.rows.len() as u32);
+        Scene { store, mode: self.mode, steps, of_pass, names: &[], back: &|_| None }
     }
 
     /// Writes down what could not be decoded, and counts the pass.
@@ -204,6 +315,8 @@ impl Chain {
             self.add_letter(*input, record, arena, "source", bad);
         }
         self.counts.records += pass.records;
+        self.counts.again += (pass.rows.len() + broken.len()) as u64 + pass.tombstones - pass.records;
+        self.counts.right_rows += pass.owners.iter().filter(|owner| **owner != Owner::Left).count() as u64;
         self.counts.tombstones += pass.tombstones;
         self.counts.broken += broken.len() as u64;
         inputs.count_read(pass, &self.stats);
@@ -212,126 +325,156 @@ impl Chain {
     }
 
     fn add_letter(&mut self, input: usize, record: &Record, arena: &[u8], step: &str, bad: &BadRow) {
-        self.letters.add(input, record, arena, step, bad);
-        self.stats.dead_letter(step, bad.reason, 1);
+        if self.letters.add(input, record, arena, step, bad) {
+            self.stats.dead_letter(step, bad.reason, 1);
+        }
     }
 
-    /// Runs rows `at .. end`. If one falls behind a step with state, what was done is taken back, the rows before
-    /// the first fallen one are run again (they are decided as before), and the caller goes on behind it.
+    /// Takes the rows `at .. end` of a pass with joins; answers how far it came. If a row that went right through a join
+    /// falls behind it, what was done is taken back, the rows before it are taken again (they are decided as before), and
+    /// it itself leaves nothing behind.
     fn run_or_redo(
         &mut self,
         pass: &mut Pass,
         inputs: &TaskInputs,
         store: &dyn StateStore,
-        at: usize,
-        end: usize,
-    ) -> Result<Redone> {
-        let mark = self.mark();
-        let (fallen, counts) = self.run(&mut pass.rows, store, at, end)?;
-        let gives_back = |fallen: &&Fallen| match (fallen.place, self.first_with_state) {
-            (_, None) => fallen.place == Place::Sink,
-            (Place::Sink, Some(_)) => true,
-            (Place::Step(step), Some(first)) => step > first,
-        };
-        let Some(first) = fallen.iter().filter(gives_back).map(|fallen| fallen.bad.row as usize).min() else {
-            self.settle(pass, inputs, &fallen, counts);
-            return Ok(Redone::Whole);
+        at: u32,
+        end: u32,
+    ) -> Result<u32> {
+        // Only a step in front of a join has something to give back that the stretch behind does not see to.
+        let mark = self.has_state_before_a_join().then(|| self.mark());
+        let mut run = Run::new(self.counts.steps.len());
+        self.run_places(pass, store, at..end, end, &mut run)?;
+        let first = run.fallen.iter().filter_map(|fallen| fallen.back).min();
+        let (Some(mark), Some(first)) = (mark, first) else {
+            self.settle(pass, inputs, run);
+            return Ok(end);
         };
         self.rollback(mark);
         if first > at {
-            return Ok(match self.run_or_redo(pass, inputs, store, at, first)? {
-                Redone::Whole => Redone::UpTo(first),
-                shorter => shorter,
-            });
+            return self.run_or_redo(pass, inputs, store, at, first);
         }
-        // The first row itself: alone it falls again, and takes its traces with it.
+        // The row itself: alone it falls again, and takes its traces with it.
         let mark = self.mark();
-        let (fallen, counts) = self.run(&mut pass.rows, store, at, at + 1)?;
+        let mut alone = Run::new(self.counts.steps.len());
+        self.run_places(pass, store, at..at + 1, at, &mut alone)?;
         self.rollback(mark);
-        self.settle(pass, inputs, &fallen, counts);
-        Ok(Redone::UpTo(at + 1))
+        alone.counts.written = 0;
+        self.settle(pass, inputs, alone);
+        // What its time releases stands.
+        let mut released = Run::new(self.counts.steps.len());
+        self.run_places(pass, store, at..at, at + 1, &mut released)?;
+        self.settle(pass, inputs, released);
+        Ok(at + 1)
     }
 
-    /// One run over rows `at .. end`, with what fell and what was counted.
-    fn run(&mut self, rows: &mut Rows, store: &dyn StateStore, at: usize, end: usize) -> Result<(Vec<Fallen>, Counts)> {
-        let mut fallen = Vec::new();
-        let mut counts = Counts { steps: vec![StepCounts::default(); self.steps.len()], ..Counts::default() };
-        let passes_state = self.mode == Mode::Replay;
-        self.alive.clear();
-        self.alive.extend(at as u32..end as u32);
-        for (place, step) in self.steps.iter_mut().enumerate() {
-            let rows_in = self.alive.len() as u64;
-            let late = match step {
-                Step::Filter(filter) => {
-                    filter.apply(rows, &mut self.alive, &mut self.bad);
-                    0
-                }
-                Step::Select(select) => {
-                    select.apply(rows, &mut self.alive, &mut self.bad);
-                    0
-                }
-                // A replay changes no state: whoever restores this task later knows nothing of it.
-                Step::Dedup(_) if passes_state => 0,
-                Step::Dedup(dedup) => {
-                    let late_before = dedup.counts().late;
-                    dedup.apply(store, rows, &mut self.alive, &mut self.bad)?;
-                    dedup.counts().late - late_before
-                }
+    /// One run over these rows, and over the watermarks behind the places up to `until`.
+    fn run_places(
+        &mut self,
+        pass: &mut Pass,
+        store: &dyn StateStore,
+        places: std::ops::Range<u32>,
+        until: u32,
+        run: &mut Run,
+    ) -> Result<()> {
+        let scene = self.scene(store, pass);
+        let Pass { rows, owners, .. } = pass;
+        let from = places.start;
+        let owner = |row: u32| owners.get(row as usize).copied().unwrap_or(Owner::Left);
+        let of = |wanted: Owner| places.clone().filter(|&row| owner(row) == wanted).collect::<Vec<u32>>();
+        for (number, (stage, times)) in self.stages.iter_mut().zip(&self.times).enumerate() {
+            let right = |deletes| Owner::Right { join: number as u16, deletes };
+            // A replayed row of a right side would change what others meet.
+            let (list, deletions) = match scene.mode {
+                Mode::Replay => (vec![], vec![]),
+                Mode::Deliver | Mode::StateOnly => (of(right(false)), of(right(true))),
             };
-            let (rows_out, dead_letters) = (self.alive.len() as u64, self.bad.len() as u64);
-            let dropped = rows_in - rows_out - dead_letters;
-            counts.steps[place] = StepCounts { rows_in, rows_out, dropped, dead_letters, late };
-            fallen.extend(self.bad.drain(..).map(|bad| Fallen { place: Place::Step(place), bad }));
+            stage.take_rights(&scene, times, rows, &list, &deletions, run)?;
         }
-        self.builder.append(rows, &self.alive, &mut self.bad);
-        counts.unfit = self.bad.len() as u64;
-        counts.written = self.alive.len() as u64 - counts.unfit;
-        fallen.extend(self.bad.drain(..).map(|bad| Fallen { place: Place::Sink, bad }));
-        Ok((fallen, counts))
+        let mut survivors = Vec::new();
+        let in_pass = Places { of_pass: scene.of_pass, added: &[] };
+        let mut exit = stage::exit(self.stages.first().zip(self.times.first()), in_pass, &mut *self.builder);
+        self.first.through(&scene, rows, &of(Owner::Left), &mut exit, &mut survivors, run)?;
+        let lefts: Vec<Left> = survivors.iter().map(|&row| Left { row, place: row, back: Some(row) }).collect();
+        let mut flow = Flow { scene, sink: &mut *self.builder, run };
+        stage::onward(&mut self.stages, &self.times, &mut flow, rows, &lefts, Range { from, until })
+    }
+
+    fn has_state_before_a_join(&self) -> bool {
+        let last = self.stages.len().saturating_sub(1);
+        let mut stages = self.stages.iter().enumerate();
+        self.first.has_state()
+            || stages.any(|(number, stage)| stage.right.has_state() || (number < last && stage.behind.has_state()))
     }
 
     /// A run stands: its dead letters are written down, its numbers counted.
-    fn settle(&mut self, pass: &Pass, inputs: &TaskInputs, fallen: &[Fallen], counts: Counts) {
+    fn settle(&mut self, pass: &Pass, inputs: &TaskInputs, run: Run) {
         if self.mode == Mode::StateOnly {
             return;
         }
+        let Run { fallen, counts } = run;
         let stats = self.stats.clone();
-        for Fallen { place, bad } in fallen {
-            let meta = pass.rows.meta[bad.row as usize];
-            let (record, arena) = inputs.raw(pass, meta.input as usize, meta.record);
+        for Fallen { place, bad, meta, known, .. } in &fallen {
             let name = match place {
                 Place::Step(step) => stats.steps[*step].name.as_str(),
                 Place::Sink => "sink",
             };
-            self.add_letter(meta.input as usize, record, arena, name, bad);
+            match known {
+                None => {
+                    let (record, arena) = inputs.raw(pass, meta.input as usize, meta.record);
+                    self.add_letter(meta.input as usize, record, arena, name, bad);
+                }
+                Some(known) => {
+                    if self.letters.add_known(meta, known, name, bad) {
+                        stats.dead_letter(name, bad.reason, 1);
+                    }
+                }
+            }
         }
         self.counts.unfit += counts.unfit;
         self.counts.written += counts.written;
         for ((total, step), stats) in self.counts.steps.iter_mut().zip(&counts.steps).zip(&stats.steps) {
-            total.rows_in += step.rows_in;
-            total.rows_out += step.rows_out;
-            total.dropped += step.dropped;
-            total.dead_letters += step.dead_letters;
-            total.late += step.late;
-            stats.rows_in.fetch_add(step.rows_in, Relaxed);
-            stats.rows_out.fetch_add(step.rows_out, Relaxed);
-            stats.dropped.fetch_add(step.dropped, Relaxed);
-            stats.late.fetch_add(step.late, Relaxed);
+            total.add(step);
+            stats.add_rows(step.rows_in, step.rows_out, step.dropped, step.late);
+            if stats.kind == StepKind::Join {
+                stats.add_pairs(step.matched, step.unmatched, step.left_matched, step.left_decided);
+            }
+        }
+        for stage in &self.stages {
+            self.counts.steps[stage.number].waiting = stage.join.left_waiting();
         }
     }
 
     fn mark(&mut self) -> ChainMark {
-        ChainMark { builder: self.builder.mark(), dedups: self.dedups_mut().map(Dedup::mark).collect() }
+        ChainMark {
+            builder: self.builder.mark(),
+            dedups: self.stretches_mut().map(Stretch::dedup_marks).collect(),
+            joins: self.stages.iter_mut().map(|stage| stage.join.mark()).collect(),
+        }
     }
 
     fn rollback(&mut self, mark: ChainMark) {
         self.builder.rollback(mark.builder);
-        self.dedups_mut().zip(mark.dedups).for_each(|(dedup, mark)| dedup.rollback(mark));
+        self.stretches_mut().zip(&mark.dedups).for_each(|(stretch, marks)| stretch.rollback_dedups(marks));
+        self.stages.iter_mut().zip(mark.joins).for_each(|(stage, mark)| stage.join.rollback(mark));
     }
 
     /// Puts the state changes since the last seal into the batch that also stores this watermark.
     pub fn seal_state(&mut self, store: &dyn StateStore, watermark_ms: i64, batch: &mut WriteBatch) -> Result<()> {
-        self.dedups_mut().try_for_each(|dedup| dedup.seal(store, watermark_ms, batch))
+        for (stretch, watermark_ms) in self.stretches_at(watermark_ms) {
+            stretch.dedups_mut().try_for_each(|(_, dedup)| dedup.seal(store, watermark_ms, batch))?;
+        }
+        self.stages.iter_mut().for_each(|stage| stage.join.seal(batch));
+        Ok(())
+    }
+
+    /// Each stretch with the watermark of its rows.
+    fn stretches_at(&mut self, watermark_ms: i64) -> impl Iterator<Item = (&mut Stretch, i64)> {
+        let of_stages = self.stages.iter_mut().flat_map(move |stage| {
+            let behind_ms = stage.watermark_behind_ms();
+            [(&mut stage.right, watermark_ms), (&mut stage.behind, behind_ms)]
+        });
+        std::iter::once((&mut self.first, watermark_ms)).chain(of_stages)
     }
 
     /// Ends the epoch: state changes and local dead letters go into the store, rows into blocks.
@@ -363,21 +506,9 @@ impl Chain {
     /// The store that held the sealed state is durable, and with it the watermark.
     pub fn stored(&mut self, store: &dyn StateStore, watermark_ms: i64) {
         let task = self.task;
-        for (place, step) in self.steps.iter_mut().enumerate() {
-            let Step::Dedup(dedup) = step else { continue };
-            dedup.stored();
-            if let Some(horizon_ms) = dedup.seen().horizon_ms(watermark_ms) {
-                store.set_horizon(task, place as u16, horizon_ms);
-            }
-        }
+        self.stretches_at(watermark_ms).for_each(|(stretch, ms)| stretch.stored(store, task, ms));
+        self.stages.iter_mut().for_each(|stage| stage.join.stored());
     }
-}
-
-/// How far a run came.
-enum Redone {
-    Whole,
-    /// Everything before this row is done.
-    UpTo(usize),
 }
 
 impl SealAt<'_> {

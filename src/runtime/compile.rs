@@ -5,6 +5,7 @@
 //! made again for every task.
 
 mod join;
+mod sides;
 
 use crate::codec::decode::{Decoder, TimeField, TimeSpec};
 use crate::codec::expr::ExprError;
@@ -17,7 +18,7 @@ use crate::config::plan::{
     TimeUnit, Tombstones,
 };
 use crate::error::{Finding, Place, Severity};
-use crate::metrics::StepKind;
+use crate::metrics::{StepKind, StepName};
 use crate::runtime::chain::Step;
 use crate::sink::BlockBuilder;
 use crate::step::dedup::Dedup;
@@ -26,6 +27,7 @@ use crate::step::select::Select;
 use crate::types::TaskNo;
 pub use join::JoinPart;
 use join::{CompiledJoin, rules};
+pub use sides::{InputRoles, roles};
 use std::sync::Arc;
 
 /// Makes the builder of the sink, asking for the slot of each field that a column needs.
@@ -123,6 +125,14 @@ impl Blueprint {
     }
 }
 
+/// The joins of a pipeline, in the order of the steps.
+fn joins_of(plan: &PipelinePlan) -> impl Iterator<Item = &JoinPlan> {
+    plan.steps.iter().filter_map(|step| match step {
+        StepPlan::Join(join) => Some(&**join),
+        _ => None,
+    })
+}
+
 /// How many dedups there are, those of right sides included.
 fn dedups_among(steps: &[StepPlan]) -> usize {
     let among = |step: &StepPlan| match step {
@@ -165,15 +175,27 @@ pub(super) fn no_time() -> TimeSpec {
     TimeSpec { field: None, max_future_ms: 0 }
 }
 
-/// The names of the steps' kinds, for the counters.
-pub fn step_kinds(plan: &PipelinePlan) -> Vec<StepKind> {
+/// How many sides of joins keep rows.
+pub fn join_sides(plan: &PipelinePlan) -> u64 {
+    2 * plan.steps.iter().filter(|step| matches!(step, StepPlan::Join(_))).count() as u64
+}
+
+/// All steps by their numbers: the written ones, behind them those of right sides, join by join.
+pub fn step_names(plan: &PipelinePlan) -> Vec<StepName> {
     let kind = |step: &StepPlan| match step {
         StepPlan::Filter(_) => StepKind::Filter,
         StepPlan::Select(_) => StepKind::Select,
         StepPlan::Dedup(_) => StepKind::Dedup,
         StepPlan::Join(_) => StepKind::Join,
     };
-    plan.steps.iter().map(kind).collect()
+    let written =
+        plan.steps.iter().enumerate().map(|(place, step)| StepName { name: place.to_string(), kind: kind(step) });
+    let right = plan.steps.iter().enumerate().flat_map(|(place, step)| {
+        let steps = if let StepPlan::Join(join) = step { join.steps.as_slice() } else { &[] };
+        let name = move |(inner, step)| StepName { name: format!("{place}.{inner}"), kind: kind(step) };
+        steps.iter().enumerate().map(name)
+    });
+    written.chain(right).collect()
 }
 
 /// The longest sum of windows, waits and look-backs along a path of steps: `None` without state, `Some(None)` without

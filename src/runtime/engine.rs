@@ -146,5 +146,5 @@ impl Engine {
 
 fn stats_of(plan: &PipelinePlan) -> Arc<PipelineStats> {
     let topics: Vec<String> = plan.topics.iter().map(|topic| topic.name.clone()).collect();
-    PipelineStats::new(&plan.name, &pipeline::table_name(plan), &topics, &compile::step_kinds(plan))
+    PipelineStats::new(&plan.name, &pipeline::table_name(plan), &topics, &compile::step_names(plan))
 }

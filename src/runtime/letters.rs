@@ -5,15 +5,18 @@
 //! stays where it is, with its new reason.
 
 use crate::codec::record::{Record, RecordBatch};
-use crate::codec::rows::BadRow;
+use crate::codec::rows::{BadRow, RowMeta};
 use crate::error::Result;
 use crate::runtime::chain::SealAt;
 use crate::sink::Block;
 use crate::state::WriteBatch;
 use crate::state::ledger::RecordName;
 use crate::state::letters::{Letter, LetterId, Letters};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// The header of a letter whose value is not the record's own, but the fields that were kept of it in a join.
+pub const KNOWN_FIELDS: &str = "weir_known_fields";
 
 /// Turns letters into a block for a table or a topic.
 pub trait LetterBlocks: Send {
@@ -43,6 +46,8 @@ pub struct EpochLetters {
     target: LetterTarget,
     letters: Vec<Letter>,
     bytes: usize,
+    /// Whose letters the open epoch has, by input and offset: behind a join, several rows may be of one record.
+    named: BTreeSet<(usize, i64)>,
     /// In a replay epoch: the local letters of its records, by topic and offset.
     replays: Option<BTreeMap<(String, i64), Vec<LetterId>>>,
     /// Those of them that failed again.
@@ -51,7 +56,17 @@ pub struct EpochLetters {
 
 impl EpochLetters {
     pub fn new(pipeline: String, topics: Vec<String>, partition: i32, target: LetterTarget) -> EpochLetters {
-        EpochLetters { pipeline, topics, partition, target, letters: vec![], bytes: 0, replays: None, stays: vec![] }
+        EpochLetters {
+            pipeline,
+            topics,
+            partition,
+            target,
+            letters: vec![],
+            bytes: 0,
+            named: BTreeSet::new(),
+            replays: None,
+            stays: vec![],
+        }
     }
 
     pub fn bytes(&self) -> usize {
@@ -79,8 +94,11 @@ impl EpochLetters {
         (gone, std::mem::take(&mut self.stays))
     }
 
-    /// Writes down a record that cannot be processed, as it came.
-    pub fn add(&mut self, input: usize, record: &Record, arena: &[u8], step: &str, bad: &BadRow) {
+    /// Writes down a record that cannot be processed, as it came; false if the epoch has its letter already.
+    pub fn add(&mut self, input: usize, record: &Record, arena: &[u8], step: &str, bad: &BadRow) -> bool {
+        if !self.named.insert((input, record.offset)) {
+            return false;
+        }
         let bytes = |span: crate::types::Span| arena[span.range()].to_vec();
         let letter = Letter {
             pipeline: self.pipeline.clone(),
@@ -99,11 +117,37 @@ impl EpochLetters {
         self.bytes +=
             std::mem::size_of::<Letter>() + (record.value.map_or(0, |value| value.len) + record.headers.len) as usize;
         self.letters.push(letter);
+        true
+    }
+
+    /// Writes down a row whose record is not here any more: where that lies, and the fields that are known of it.
+    pub fn add_known(&mut self, meta: &RowMeta, known: &[u8], step: &str, bad: &BadRow) -> bool {
+        if !self.named.insert((meta.input as usize, meta.offset)) {
+            return false;
+        }
+        let letter = Letter {
+            pipeline: self.pipeline.clone(),
+            step: step.to_owned(),
+            reason: bad.reason.to_owned(),
+            message: bad.message.clone(),
+            topic: self.topics[meta.input as usize].clone(),
+            partition: self.partition as u32,
+            offset: meta.offset,
+            timestamp_ms: meta.timestamp_ms,
+            key: None,
+            value: Some(known.to_vec()),
+            headers: vec![(KNOWN_FIELDS.to_owned(), None)],
+            noted_ms: 0,
+        };
+        self.bytes += std::mem::size_of::<Letter>() + known.len();
+        self.letters.push(letter);
+        true
     }
 
     /// Ends the epoch: into the write batch, or as a block with its target.
     pub fn seal(&mut self, at: &SealAt, batch: &mut WriteBatch) -> Result<Option<(String, Block)>> {
         self.bytes = 0;
+        self.named.clear();
         let mut letters = std::mem::take(&mut self.letters);
         if letters.is_empty() {
             return Ok(None);

@@ -29,6 +29,8 @@ pub struct TaskMemory {
     pub state_bytes: u64,
     /// Of the filters and the recent keys in front of the dedup state.
     pub filter_bytes: u64,
+    /// Of the newest rows of each side of a join.
+    pub side_bytes: u64,
 }
 
 /// Limits of one pipeline and their sum.
@@ -37,6 +39,8 @@ pub struct PipelineMemory {
     pub task: TaskMemory,
     pub tasks: u64,
     pub inputs: u64,
+    /// Sides of joins.
+    pub sides: u64,
 }
 
 impl SharedMemory {
@@ -62,6 +66,7 @@ pub fn divide(
     pipelines: u64,
     tasks: u64,
     inputs: u64,
+    sides: u64,
     batch_bytes: u64,
     workers: u64,
 ) -> Result<PipelineMemory> {
@@ -78,8 +83,9 @@ pub fn divide(
         outbox_bytes: part(25, MIB, limits::OUTBOX_BYTES_MAX),
         state_bytes: part(12, MIB, limits::EPOCH_STATE_BYTES_MAX as u64),
         filter_bytes: part(15, MIB, 1 << 30),
+        side_bytes: share.saturating_mul(16).checked_div(100 * sides).map_or(0, |bytes| bytes.clamp(MIB, 16 * MIB)),
     };
-    let memory = PipelineMemory { task, tasks, inputs };
+    let memory = PipelineMemory { task, tasks, inputs, sides };
     if memory.sum() > free {
         return Err(Error::stop(
             "memory_limit",
@@ -97,17 +103,20 @@ pub fn divide(
 impl PipelineMemory {
     /// The most that all tasks hold together.
     pub fn sum(&self) -> u64 {
-        let TaskMemory { queue_bytes, block_bytes, outbox_bytes, state_bytes, filter_bytes } = self.task;
-        self.tasks * (queue_bytes * self.inputs + 2 * block_bytes + outbox_bytes + state_bytes + filter_bytes)
+        let TaskMemory { queue_bytes, block_bytes, outbox_bytes, state_bytes, filter_bytes, side_bytes } = self.task;
+        let of_sides = side_bytes * self.sides;
+        self.tasks
+            * (queue_bytes * self.inputs + 2 * block_bytes + outbox_bytes + state_bytes + filter_bytes + of_sides)
     }
 }
 
 impl fmt::Display for PipelineMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let TaskMemory { queue_bytes, block_bytes, outbox_bytes, state_bytes, filter_bytes } = self.task;
+        let TaskMemory { queue_bytes, block_bytes, outbox_bytes, state_bytes, filter_bytes, side_bytes } = self.task;
+        let joins = if self.sides > 0 { format!(" + joins {}", side_bytes * self.sides / MIB) } else { String::new() };
         write!(
             f,
-            "{} tasks × (queue {} + block 2 × {} + outbox {} + state {} + filter {} MiB) = {} MiB at most",
+            "{} tasks × (queue {} + block 2 × {} + outbox {} + state {} + filter {}{joins} MiB) = {} MiB at most",
             self.tasks,
             queue_bytes * self.inputs / MIB,
             block_bytes / MIB,
@@ -127,7 +136,7 @@ mod tests {
     fn the_sum_stays_below_the_limit_or_is_refused() {
         for limit in [64 * MIB, 256 * MIB, 1 << 30, 8 << 30, 64 << 30] {
             for tasks in [1, 8, 64, 512] {
-                let Ok(memory) = divide(limit, 1, tasks, 1, 32 * MIB, 2) else { continue };
+                let Ok(memory) = divide(limit, 1, tasks, 2, 4, 32 * MIB, 2) else { continue };
                 assert!(memory.sum() + SharedMemory::of(limit).sum() <= limit, "{limit} {tasks} {memory}");
             }
         }
@@ -135,7 +144,7 @@ mod tests {
 
     #[test]
     fn too_many_tasks_for_the_limit_are_refused_with_the_numbers() {
-        let error = divide(256 * MIB, 1, 1000, 1, 32 * MIB, 2).unwrap_err();
+        let error = divide(256 * MIB, 1, 1000, 1, 0, 32 * MIB, 2).unwrap_err();
         assert!(error.message.contains("1000 tasks need at least"), "{error}");
     }
 }

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::metrics::PipelineStats;
 use crate::runtime::chain::Chain;
 use crate::runtime::commit::{CommitLog, History, Patience};
+use crate::runtime::compile::InputRoles;
 use crate::runtime::inputs::{TaskInput, TaskInputs};
 use crate::runtime::recovery::{self, Base, Case, Facts, MarkPlan, Policy, Start};
 use crate::runtime::task::{Stage, TaskId, TaskStart};
@@ -47,7 +48,7 @@ pub struct OpeningSettings {
     pub plan: u64,
     pub policy: Policy,
     pub halt_on_growth: bool,
-    pub max_future_ms: i64,
+    pub roles: InputRoles,
     pub session_timeout_ms: u64,
     /// Noted ends per partition and topic under `--until-end`.
     pub ends: Option<BTreeMap<i32, Vec<i64>>>,
@@ -77,6 +78,8 @@ pub struct Opened {
     /// Where state-only reading begins and the moment it ends with.
     reread: Option<(Moment, Moment)>,
     ledger: Option<Ledger>,
+    /// Where the topics end now.
+    log_ends: Vec<i64>,
 }
 
 impl Opening {
@@ -218,6 +221,7 @@ impl Opening {
             ledger: ledger.as_ref(),
             committed,
             topics,
+            tables: &self.settings.roles.tables,
             logs: &logs,
             group_has_offsets,
             policy: self.settings.policy,
@@ -276,7 +280,8 @@ impl Opening {
                 from
             }
         };
-        Ok(Opened { partition, fetch_from, start, mark, reread, ledger })
+        let log_ends = logs.iter().map(|log| log.1).collect();
+        Ok(Opened { partition, fetch_from, start, mark, reread, ledger, log_ends })
     }
 
     /// A mark in the order of the plan's topics: one that the mark does not know begins at its own start.
@@ -290,7 +295,9 @@ impl Opening {
     ) -> Result<Mark> {
         let same = mark.topics.len() == topics.len() && mark.topics.iter().zip(topics).all(|(a, b)| a.0 == b.0);
         if same {
-            return Ok(mark.clone());
+            let mut mark = mark.clone();
+            self.cut_pending(&mut mark);
+            return Ok(mark);
         }
         let place = |name: &str| mark.topics.iter().position(|(known, _)| known == name);
         let mut aligned = mark.clone();
@@ -309,6 +316,11 @@ impl Opening {
                     aligned.origin.push(position);
                 }
             }
+        }
+        if let Some(closed) = &mut aligned.acknowledged.closed {
+            let begins = aligned.acknowledged.inputs.iter().map(|input| input.position);
+            let known = topics.iter().map(|(name, _)| place(name)).zip(begins);
+            *closed = known.map(|(place, begins)| place.map_or(begins, |at| closed[at])).collect();
         }
         if let Some(pending) = &mut aligned.pending {
             let inputs = mark.topics.len();
@@ -330,17 +342,22 @@ impl Opening {
             let cut = |pass: &[u64]| -> Vec<u64> {
                 topics.iter().map(|(name, _)| place(name).map_or(0, |at| pass[at])).collect()
             };
-            pending.cuts.0 = match old.cuts.0.is_empty() {
-                true if topics.len() > 1 => {
-                    let advance = |topic: usize| pending.positions[topic] - aligned.acknowledged.inputs[topic].position;
-                    (0..topics.len()).map(|topic| advance(topic).max(0) as u64).collect()
-                }
-                true => vec![],
-                false => old.cuts.0.chunks(inputs).flat_map(cut).collect(),
-            };
+            pending.cuts.0 = old.cuts.0.chunks(inputs).flat_map(cut).collect();
             pending.idle = 0;
         }
+        self.cut_pending(&mut aligned);
         Ok(aligned)
+    }
+
+    /// A pending of a plan whose passes had no cuts, where ours have some: its ranges are one pass.
+    fn cut_pending(&self, mark: &mut Mark) {
+        let Some(pending) = mark.pending.as_mut().filter(|pending| pending.cuts.0.is_empty()) else { return };
+        let from = mark.acknowledged.inputs.iter().map(|input| input.position);
+        let advance: Vec<u64> =
+            pending.positions.iter().zip(from).map(|(to, from)| (to - from).max(0) as u64).collect();
+        if self.settings.roles.is_merged && advance.iter().any(|by| *by > 0) {
+            pending.cuts.0 = advance;
+        }
     }
 
     fn resolve_start(&self, group: &mut dyn Group, topic: usize, partition: i32, logs: &[(i64, i64)]) -> Result<i64> {
@@ -393,8 +410,10 @@ impl Opening {
         let mut watermark_ms = watermark_ms;
         if start.case == Case::Reset {
             // The Kafka timestamp at the new position stands in for the watermark: the earliest of the inputs'.
+            // Tables are read from their beginning, whatever that time is.
             let mut earliest = None;
-            for (topic, position) in to.positions().into_iter().enumerate() {
+            let is_stream = |(topic, _): &(usize, i64)| !self.settings.roles.tables.contains(topic);
+            for (topic, position) in to.positions().into_iter().enumerate().filter(is_stream) {
                 let at = group.timestamp_at(topic, partition, position)?;
                 earliest = earliest.into_iter().chain(at).min();
             }
@@ -408,9 +427,13 @@ impl Opening {
         let Some(reach_ms) = self.factory.reach_ms() else {
             return Ok((to.positions(), to));
         };
-        let since_ms = recovery::reread_since_ms(watermark_ms, reach_ms, self.settings.max_future_ms);
+        let since_ms = recovery::reread_since_ms(watermark_ms, reach_ms, self.settings.roles.max_future_ms);
         let mut from = Vec::new();
         for (topic, end) in to.positions().into_iter().enumerate() {
+            if self.settings.roles.tables.contains(&topic) {
+                from.push(logs[topic].0.min(end));
+                continue;
+            }
             let earliest = origin.get(topic).copied().unwrap_or(end);
             let wanted = match since_ms {
                 Some(since_ms) => group.offset_at(topic, partition, since_ms)?.max(earliest),
@@ -474,7 +497,7 @@ impl Opening {
 
     /// Builds the task.
     pub fn start(&mut self, group: &mut dyn Group, id: TaskId, opened: Opened) -> Result<TaskStart> {
-        let Opened { partition, fetch_from: _, start, mark, reread, ledger } = opened;
+        let Opened { partition, fetch_from: _, start, mark, reread, ledger, log_ends } = opened;
         let keeps_state = matches!(start.base, Base::Ledger | Base::CatchUp | Base::DeliverFirst);
         let (state, retires) = match (&ledger, keeps_state) {
             (Some(ledger), true) => (ledger.task, None),
@@ -491,6 +514,14 @@ impl Opening {
             (None, Base::Ledger, Some(ledger)) => (ledger.checkpoint.moment.clone(), i64::MAX),
             _ => (mark.acknowledged.clone(), i64::MAX),
         };
+        let begins = match (&start.forced, &mark.pending, &reread) {
+            (Some(_), Some(pending), _) => pending.positions.clone(),
+            (_, _, Some((_, to))) => to.positions(),
+            _ => moment.positions(),
+        };
+        let ends = self.settings.ends.as_ref().and_then(|ends| ends.get(&partition).cloned());
+        let tables_first = tables_first(&self.settings.roles, &begins, &mark.origin, &log_ends);
+        let closed = reread.as_ref().map_or_else(|| moment.closed.clone(), |(from, to)| closed_before(from, to));
         let history = match (&start.base, &ledger) {
             (Base::DeliverFirst, Some(ledger)) => history_of_ledger(ledger),
             _ => History {
@@ -533,7 +564,9 @@ impl Opening {
             stage,
             drops,
             replay,
-            ends: self.settings.ends.as_ref().and_then(|ends| ends.get(&partition).cloned()),
+            ends,
+            tables_first,
+            closed,
         })
     }
 
@@ -572,6 +605,22 @@ impl Opened {
             self.mark.acknowledged.inputs[topic].position = position;
         }
     }
+}
+
+/// The tables that are read up to their ends before anything else, as (topic, end): all that are bootstrapped as long
+/// as the source is at its origin, and one that nothing was read of yet (a join was added).
+fn tables_first(roles: &InputRoles, begins: &[i64], origin: &[i64], log_ends: &[i64]) -> Vec<(usize, i64)> {
+    let is_new = |topic: &usize| begins.get(*topic) == origin.get(*topic);
+    let left_is_new = roles.left.iter().all(is_new);
+    let tables = roles.bootstrapped.iter().copied().filter(|table| left_is_new || is_new(table));
+    tables.map(|table| (table, log_ends[table])).filter(|(table, end)| begins[*table] < *end).collect()
+}
+
+/// The last closing of windows that is behind where re-reading begins.
+fn closed_before(from: &Moment, to: &Moment) -> Option<Vec<i64>> {
+    let closed = to.closed.as_ref()?;
+    let is_behind = from.positions().iter().zip(closed).all(|(position, closed)| position > closed);
+    if is_behind { to.closed.clone() } else { from.closed.clone() }
 }
 
 /// Re-reading state-only never raises the watermark above the mark's, where the mark knows one.

@@ -15,7 +15,7 @@ use crate::runtime::chain::percent_escaped;
 use crate::runtime::compile::{self, Blueprint};
 use crate::runtime::coordinator::{Coordinator, GroupTimes, Progress};
 use crate::runtime::desk::Desk;
-use crate::runtime::engine::Process;
+use crate::runtime::engine::{Process, RunOptions};
 use crate::runtime::memory::{self, PipelineMemory};
 use crate::runtime::opening::{Opening, OpeningSettings};
 use crate::runtime::recovery::Policy;
@@ -24,6 +24,7 @@ use crate::runtime::worker::{PipelineContext, ToWorker};
 use crate::source::kafka::{KafkaGroup, MemberOptions, session_timeout_ms};
 use crate::source::{Group, TopicInfo};
 use crate::state::StateStore;
+use crate::state::buffer::SegmentSize;
 use crate::state::ledger;
 use crate::state::letters::Letters;
 use crate::state::rocks::RocksStore;
@@ -171,6 +172,7 @@ fn run_once(
         process.pipelines,
         partitions as u64,
         topics.len() as u64,
+        compile::join_sides(plan),
         batch_bytes(plan),
         process.workers.len() as u64,
     )?;
@@ -189,6 +191,8 @@ fn run_once(
         letters,
         letter_sink: sink.letters,
         stats: stats.clone(),
+        store: store.clone(),
+        segment: SegmentSize::within(memory.task.side_bytes as usize),
     });
     let mut group = open_group(memory.task.queue_bytes)?;
     let ends = match process.options.until_end {
@@ -201,7 +205,7 @@ fn run_once(
     };
     let (to_coordinator, messages) = bounded(MESSAGES_MAX);
     let context = PipelineContext {
-        settings: Arc::new(task_settings(plan, &memory, process.options.until_end, sink.window_ms)),
+        settings: Arc::new(task_settings(plan, &memory, &process.options, sink.window_ms)),
         stats: stats.clone(),
         store: store.clone(),
         sinks: sink.sinks,
@@ -340,17 +344,18 @@ fn note_ends(group: &mut dyn Group, topics: usize, partitions: i32) -> Result<BT
     Ok(ends)
 }
 
-fn task_settings(plan: &PipelinePlan, memory: &PipelineMemory, until_end: bool, window_ms: i64) -> TaskSettings {
+fn task_settings(plan: &PipelinePlan, memory: &PipelineMemory, options: &RunOptions, window_ms: i64) -> TaskSettings {
     let SinkPlan::ClickHouse(sink) = &plan.sink;
     let mut batch = sink.batch;
     batch.bytes = batch.bytes.min(memory.task.block_bytes);
     TaskSettings {
         pipeline: plan.name.clone(),
         batch,
-        idle_after_ms: vec![plan.source.time.idle_ms as u64; plan.topics.len()],
+        idle_after_ms: compile::roles(plan).idle_after_ms,
         outbox_bytes_max: memory.task.outbox_bytes,
         state_bytes_max: memory.task.state_bytes as usize,
-        stops_on_failure: until_end,
+        stops_on_failure: options.until_end,
+        closes_windows: options.close_windows,
         gate: Arc::default(),
         window_ms,
         resend_unclear: plan.on_unclear == UnclearChoice::Resend,
@@ -375,7 +380,7 @@ fn opening_settings(
             strict: plan.strict,
         },
         halt_on_growth: plan.on_partition_growth == HaltOr::Halt,
-        max_future_ms: plan.source.time.max_future_ms,
+        roles: compile::roles(plan),
         session_timeout_ms,
         ends,
     }

@@ -9,7 +9,7 @@ pub use replay::replay_ending;
 
 use crate::error::{Error, Result};
 use crate::source::{CommittedOffsets, TopicInfo};
-use crate::state::ledger::{Ledger, Mark, MarkRead, Moment, Pending, Progress};
+use crate::state::ledger::{EpochRecord, Ledger, Mark, MarkRead, Moment, Pending, Progress};
 use crate::types::{Epoch, Incarnation, TopicId};
 
 /// The rows of the table, by their names in logs and in `recoveries_total{case}`.
@@ -52,6 +52,8 @@ pub struct Facts<'a> {
     pub committed: &'a CommittedOffsets,
     /// The pipeline's topics as the broker knows them now.
     pub topics: &'a [TopicInfo],
+    /// Which of them feed tables and nothing else.
+    pub tables: &'a [usize],
     /// First offset and readable end per topic.
     pub logs: &'a [(i64, i64)],
     /// Whether the group has any offset of the first topic.
@@ -333,7 +335,7 @@ fn with_mark(facts: &Facts, mark: Mark) -> Result<Start> {
     let keep = |case, base, forced, warnings| {
         Ok(Start { case, base, mark: MarkPlan::Keep(Box::new(mark.clone())), forced, warnings })
     };
-    let reread = Base::Reread { origin: mark.origin.clone(), watermarks: lowest_watermark(&mark.acknowledged) };
+    let reread = Base::Reread { origin: mark.origin.clone(), watermarks: lowest_watermark(facts, &mark) };
     let pending = mark.pending.clone();
     let Some(ledger) = facts.ledger else {
         return keep(Case::Restore, reread, pending, vec![]);
@@ -378,19 +380,29 @@ fn continues(ledger: &Ledger, mark: &Mark) -> bool {
 
 /// L lies behind K on the same road, and the records between are still there.
 fn can_catch_up(ledger: &Ledger, mark: &Mark, logs: &[(i64, i64)]) -> bool {
-    let ours = &ledger.checkpoint.moment;
+    let (ours, theirs) = (&ledger.checkpoint.moment, &mark.acknowledged);
     let behind = |(own, theirs): (&Progress, &Progress)| own.position <= theirs.position;
-    ours.inputs.len() == mark.acknowledged.inputs.len()
-        && ours.inputs.iter().zip(&mark.acknowledged.inputs).all(behind)
-        && ours.watermark_ms <= mark.acknowledged.watermark_ms
+    let unacknowledged = |epoch: &&EpochRecord| epoch.after.epoch > ledger.accepted.acknowledged.epoch;
+    ours.inputs.len() == theirs.inputs.len()
+        && ours.inputs.iter().zip(&theirs.inputs).all(behind)
+        && ours.watermark_ms <= theirs.watermark_ms
         && ours.inputs.iter().zip(logs).all(|(input, log)| input.position >= log.0)
-        && ledger.epochs.iter().all(|epoch| epoch.flags == 0)
+        && ledger.epochs.iter().filter(unacknowledged).all(|epoch| epoch.flags == 0)
+        && closes_ahead(ours, theirs)
 }
 
-/// The lowest watermark in the mark: `None` before the first record.
-fn lowest_watermark(moment: &Moment) -> Option<i64> {
-    let highs = moment.inputs.iter().map(|input| input.high_ms);
-    highs.chain([moment.watermark_ms]).filter(|ms| *ms != i64::MIN).min()
+/// Whether the windows that K has closed since were closed where L has not been yet: it can close them on its way.
+fn closes_ahead(ours: &Moment, theirs: &Moment) -> bool {
+    let is_ahead = |closed: &Vec<i64>| ours.inputs.iter().zip(closed).all(|(own, closed)| own.position <= *closed);
+    ours.closed == theirs.closed || theirs.closed.as_ref().is_some_and(is_ahead)
+}
+
+/// The lowest watermark in the mark: `None` before the first record. Tables have none.
+fn lowest_watermark(facts: &Facts, mark: &Mark) -> Option<i64> {
+    let is_table = |name: &str| facts.tables.iter().any(|table| facts.topics[*table].name == name);
+    let inputs = mark.acknowledged.inputs.iter().zip(&mark.topics).filter(|(_, (name, _))| !is_table(name));
+    let highs = inputs.map(|(input, _)| input.high_ms);
+    highs.chain([mark.acknowledged.watermark_ms]).filter(|ms| *ms != i64::MIN).min()
 }
 
 /// The moment in which a new incarnation begins.

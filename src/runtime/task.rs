@@ -18,7 +18,7 @@ pub use replay::{ReplayAnswer, ReplayDone, ReplayRecords, ReplayRequest, ReplayS
 
 use crate::config::plan::BatchPlan;
 use crate::error::{Error, Result};
-use crate::metrics::PipelineStats;
+use crate::metrics::{JoinSnapshot, PipelineStats};
 use crate::runtime::chain::Chain;
 use crate::runtime::commit::{CommitLog, Discarded};
 use crate::runtime::inputs::{Pass, TaskInputs};
@@ -45,6 +45,10 @@ pub struct TaskStart {
     pub replay: ReplayStart,
     /// Where processing ends under `--until-end`, per input.
     pub ends: Option<Vec<i64>>,
+    /// New tables, as (input, end): they are read up to there before anything else.
+    pub tables_first: Vec<(usize, i64)>,
+    /// Positions at the last closing of windows before what is read next.
+    pub closed: Option<Vec<i64>>,
 }
 
 /// Where a task is in its life.
@@ -85,6 +89,8 @@ pub struct TaskSettings {
     /// What could not be delivered for a reason only a person can mend ends the task instead of being retried.
     pub stops_on_failure: bool,
     pub gate: Arc<Gate>,
+    /// `--close-windows`: at the noted ends all that waits comes out.
+    pub closes_windows: bool,
     /// For how long the table remembers a token at least.
     pub window_ms: i64,
     /// `on_unclear: resend`.
@@ -115,6 +121,8 @@ struct OpenEpoch {
     /// The records of a replay, and the hash of those that are there.
     replay: Vec<RecordName>,
     records_hash: u64,
+    /// Everything that waited in windows came out.
+    closes: bool,
 }
 
 /// What a handed-out write was for.
@@ -142,6 +150,9 @@ pub struct Task {
     chain: Chain,
     stage: Stage,
     ends: Option<Vec<i64>>,
+    tables_first: Vec<(usize, i64)>,
+    /// Positions at the last closing of windows, of what was processed so far.
+    closed: Option<Vec<i64>>,
     open: Option<OpenEpoch>,
     /// Kafka timestamps of the first and last row of sealed epochs, for the latency.
     timestamps_ms: BTreeMap<Epoch, (i64, i64)>,
@@ -173,6 +184,8 @@ impl Task {
             chain: start.chain,
             stage: start.stage,
             ends: start.ends,
+            tables_first: start.tables_first,
+            closed: start.closed,
             open: None,
             timestamps_ms: BTreeMap::new(),
             reread_records: 0,
@@ -213,6 +226,11 @@ impl Task {
     /// Per step: about how many keys it remembers.
     pub fn state_keys(&self) -> Vec<u64> {
         self.chain.state_keys()
+    }
+
+    /// What waits in each join.
+    pub fn waiting(&self) -> Vec<JoinSnapshot> {
+        self.chain.waiting()
     }
 
     /// Blocks and bytes not yet acknowledged.

@@ -282,6 +282,7 @@ impl Task {
             acknowledged: self.acknowledged().0,
             restoring: self.is_restoring(),
             state_keys: self.state_keys(),
+            joins: self.waiting(),
         }
     }
 

@@ -22,7 +22,7 @@ use crate::types::{Epoch, Incarnation, Link, TaskNo, TopicId};
 use bincode::{Decode, Encode};
 
 /// The format this version writes and reads. With any other the pipeline stops with that sentence (`newer`, `older`).
-pub const FORMAT: u8 = 2;
+pub const FORMAT: u8 = 3;
 
 /// One input of a task: how far it was read and the highest time it pushed the watermark with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
@@ -161,21 +161,27 @@ impl Mark {
     }
 }
 
-/// What a task's steps did since its state began (`GET …/ledger`): records = tombstones + broken + rows of the
-/// first step.
+/// What a task's steps did since its state began (`GET …/ledger`): records, each as often as it has sides to go to, =
+/// tombstones + broken + rows of the first step and of right sides.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct Counts {
     pub records: u64,
+    /// How often a record went to a further side.
+    pub again: u64,
     pub tombstones: u64,
     pub broken: u64,
+    /// In the written order; behind them those of right sides, join by join.
     pub steps: Vec<StepCounts>,
+    /// Rows of right sides.
+    pub right_rows: u64,
     /// Rows that did not fit the table.
     pub unfit: u64,
     /// Rows of blocks, acknowledged or not.
     pub written: u64,
 }
 
-/// Rows in = out + dropped + dead letters, per step.
+/// Rows in = out + dropped + dead letters, per step. Of a join only left rows come in: in = decided + dead letters +
+/// waiting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct StepCounts {
     pub rows_in: u64,
@@ -184,6 +190,29 @@ pub struct StepCounts {
     pub dropped: u64,
     pub dead_letters: u64,
     pub late: u64,
+    /// Pairs of a join, and rows that it has sent alone.
+    pub matched: u64,
+    pub unmatched: u64,
+    /// Left rows of a join that met somebody, and those of which it is known whether they do.
+    pub left_matched: u64,
+    pub left_decided: u64,
+    /// Left rows of which it is not known yet: a state, not a sum.
+    pub waiting: u64,
+}
+
+impl StepCounts {
+    /// Adds what was done since.
+    pub fn add(&mut self, more: &StepCounts) {
+        self.rows_in += more.rows_in;
+        self.rows_out += more.rows_out;
+        self.dropped += more.dropped;
+        self.dead_letters += more.dead_letters;
+        self.late += more.late;
+        self.matched += more.matched;
+        self.unmatched += more.unmatched;
+        self.left_matched += more.left_matched;
+        self.left_decided += more.left_decided;
+    }
 }
 
 /// The state's own description of itself, written with every epoch.

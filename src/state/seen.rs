@@ -138,14 +138,19 @@ impl Seen {
         each!(&mut self.0, table => table.judge(store, batch, out))
     }
 
-    /// A moment to go back to, until the next `mark`, `seal` or `stored`.
+    /// A moment to go back to, until the next `forget_marks`, `seal` or `stored`; marks lie one inside the other.
     pub fn mark(&mut self) -> Mark {
         each!(&mut self.0, table => table.overlay.mark())
     }
 
-    /// Forgets what was judged since the mark, which must be the latest one.
+    /// Forgets what was judged since the mark.
     pub fn rollback(&mut self, mark: Mark) {
         each!(&mut self.0, table => table.overlay.rollback(mark))
+    }
+
+    /// Nobody goes back any more.
+    pub fn forget_marks(&mut self) {
+        each!(&mut self.0, table => table.overlay.forget_marks())
     }
 
     /// Ends the open epoch: its changes go into the batch that also stores this watermark, and with them what the

@@ -192,10 +192,15 @@ impl Dedup {
         DedupMark { seen: self.seen.mark(), counts: self.counts }
     }
 
-    /// Forgets the rows since the mark, which must be the latest one.
+    /// Forgets the rows since the mark; marks lie one inside the other.
     pub fn rollback(&mut self, mark: DedupMark) {
         self.seen.rollback(mark.seen);
         self.counts = mark.counts;
+    }
+
+    /// Nobody goes back any more.
+    pub fn forget_marks(&mut self) {
+        self.seen.forget_marks();
     }
 
     /// Ends the epoch: its changes go into the write that also stores this watermark.

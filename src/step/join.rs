@@ -32,6 +32,8 @@ pub struct Event {
     pub side: Side,
     /// A row of a table that is deleted: only its key counts.
     pub deletes: bool,
+    /// A left row of a replay: it meets what there is, is never late, and never stays.
+    pub is_replayed: bool,
     /// Where its record stands in the pass. Events come in this order, at one place the right side first.
     pub place: u32,
 }
@@ -60,6 +62,11 @@ impl<'a> Batch<'a> {
     pub fn new(clock: Clock<'a>, events: &'a [Event], from: u32, until: u32) -> Batch<'a> {
         Batch { clock, events, place: from, until }
     }
+
+    /// The place that it has come to: more rows may come out at it, and none before it.
+    pub fn place(&self) -> u32 {
+        self.place
+    }
 }
 
 /// What comes out of the join.
@@ -75,6 +82,8 @@ pub struct Output {
 pub struct Joined {
     pub row: u32,
     pub place: u32,
+    /// The row of the batch that went right through and left nothing behind in the join.
+    pub through: Option<u32>,
 }
 
 /// What became of the rows.
@@ -87,7 +96,7 @@ pub struct JoinCounts {
     /// Rows that met nothing in time and are not sent, and late ones where the plan says so.
     pub dropped: u64,
     pub late: u64,
-    /// Left rows that met something, and those of which it is known.
+    /// Left rows that met something, and those of which it is known (those among `dropped` included).
     pub left_matched: u64,
     pub left_decided: u64,
 }
@@ -265,8 +274,18 @@ impl Join {
         watermark_ms.saturating_sub(self.rules.wait_ms())
     }
 
+    /// The watermark up to which everything was released; `i64::MIN` before the first batch of this life.
+    pub fn now_ms(&self) -> i64 {
+        self.now_ms
+    }
+
     pub fn counts(&self) -> JoinCounts {
         self.counts
+    }
+
+    /// Left rows of which it is not known yet whether they meet somebody.
+    pub fn left_waiting(&self) -> u64 {
+        self.left.waiting()
     }
 
     /// Rows that wait for a match.
@@ -342,6 +361,11 @@ impl Output {
 
     fn is_full(&self) -> bool {
         self.rows.len() >= OUTPUT_ROWS_MAX
+    }
+
+    /// What came out since is of this row, which left nothing behind.
+    fn went_through(&mut self, since: usize, row: u32) {
+        self.rows[since..].iter_mut().for_each(|joined| joined.through = Some(row));
     }
 }
 

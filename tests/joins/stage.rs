@@ -179,7 +179,7 @@ fn name(id: usize) -> String {
 }
 
 fn event(place: usize, row: &Row, number: usize) -> Event {
-    Event { row: number as u32, side: row.side, deletes: row.deletes, place: place as u32 }
+    Event { row: number as u32, side: row.side, deletes: row.deletes, is_replayed: false, place: place as u32 }
 }
 
 fn add(rows: &mut Rows, id: usize, row: &Row) {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use weir::clock::Clock;
 use weir::error::{Error, Result};
 use weir::metrics::PipelineStats;
-use weir::runtime::chain::Chain;
+use weir::runtime::chain::{Chain, ChainParts};
 use weir::runtime::compile::{self, Blueprint};
 use weir::runtime::coordinator::{Coordinator, Progress, Workers};
 use weir::runtime::inputs::{Pass, TaskInput};
@@ -25,6 +25,7 @@ use weir::runtime::task::{
     Attempt, AttemptOutcome, FromTask, Io, ReplayRequest, Stage, Task, TaskId, TaskSettings, TaskStart, ToTask,
 };
 use weir::source::{Input, Wake};
+use weir::state::buffer::SegmentSize;
 use weir::state::ledger::Counts;
 use weir::state::letters::Letters;
 use weir::state::{StateStore, WriteBatch};
@@ -35,6 +36,7 @@ pub struct Factory {
     pub blueprint: Blueprint,
     pub stats: Arc<PipelineStats>,
     pub letters: Arc<Letters>,
+    pub store: Arc<dyn StateStore>,
     /// Dead letters stay in the directory; else they go to a table.
     pub keeps_letters: bool,
 }
@@ -54,10 +56,9 @@ impl TaskFactory for Factory {
         counts: Option<Counts>,
     ) -> Result<(Vec<TaskInput>, Chain)> {
         let plan = self.blueprint.plan();
-        let parts = self.blueprint.parts(partition, task).unwrap_or_else(|_| unreachable!());
-        let lateness_ms = plan.source.time.lateness_ms;
-        let inputs = queues.into_iter().zip(parts.decoders);
-        let inputs = inputs.map(|(queue, decoder)| TaskInput::new(queue, decoder, lateness_ms)).collect();
+        let mut parts = self.blueprint.parts(partition, task).unwrap_or_else(|_| unreachable!());
+        let inputs = queues.into_iter().zip(parts.take_sides(plan));
+        let inputs = inputs.map(|(queue, sides)| TaskInput::new(queue, sides)).collect();
         let topics = plan.topics.iter().map(|topic| topic.name.clone()).collect();
         let target = match self.keeps_letters {
             true => LetterTarget::Local(self.letters.clone()),
@@ -65,7 +66,18 @@ impl TaskFactory for Factory {
         };
         let letters = EpochLetters::new(plan.name.clone(), topics, partition, target);
         let stats = self.stats.clone();
-        Ok((inputs, Chain::new(task, parts.steps, parts.builder, ROW_TARGET.into(), letters, counts, stats)))
+        let chain = ChainParts {
+            task,
+            steps: parts.steps,
+            joins: parts.joins,
+            segment: SegmentSize { rows_max: 8, bytes_max: 1 << 10, chunk_rows: 4 },
+            builder: parts.builder,
+            target: ROW_TARGET.into(),
+            letters,
+            counts,
+            stats,
+        };
+        Ok((inputs, Chain::open(&*self.store, chain)?))
     }
 
     fn waker(&self, _partition: i32) -> Arc<dyn Wake> {

@@ -289,7 +289,7 @@ impl World {
             (0..self.setup.partitions).map(|partition| (partition, range(partition, &mut inner))).collect()
         });
         let (is_cut, is_fenced) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let stats = PipelineStats::new("sim", "db.rows", &topics, &compile::step_kinds(&self.plan));
+        let stats = PipelineStats::new("sim", "db.rows", &topics, &compile::step_names(&self.plan));
         let (is_mended, has_joins) = (self.is_mended.clone(), self.setup.joins.is_some());
         let make_builder = Arc::new(move |resolve: &mut dyn FnMut(&str) -> weir::codec::rows::Slot| {
             Box::new(RowBuilder::new(resolve, is_mended.clone(), has_joins)) as Box<dyn weir::sink::BlockBuilder>
@@ -319,7 +319,7 @@ impl World {
             plan: compile::state_hash(&self.plan),
             policy: Policy { halt_on_reset: false, halt_on_gap: true, strict: false },
             halt_on_growth: true,
-            max_future_ms: self.setup.max_future_ms,
+            roles: compile::roles(&self.plan),
             session_timeout_ms: SESSION_MS * lease_times,
             ends,
         };
@@ -332,7 +332,8 @@ impl World {
         const RETAIN_LEFT_MS: i64 = 86_400_000;
         let letters = Arc::new(Letters::open(disk.clone(), 1 << 20).unwrap());
         let keeps_letters = self.setup.keeps_letters;
-        let factory = Arc::new(Factory { blueprint, stats: stats.clone(), letters, keeps_letters });
+        let factory =
+            Arc::new(Factory { blueprint, stats: stats.clone(), letters, store: disk.clone(), keeps_letters });
         let opening = Opening::new(
             settings,
             disk.clone(),
@@ -367,6 +368,7 @@ impl World {
             outbox_bytes_max: 1 << 20,
             state_bytes_max: self.setup.state_bytes_max,
             stops_on_failure: self.until_end_now,
+            closes_windows: false,
             gate: Arc::default(),
             window_ms: self.setup.remembers_ms,
             resend_unclear: false,

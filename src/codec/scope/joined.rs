@@ -3,7 +3,7 @@
 //! Owns the rule what a join's rows are made of. Promises: a slot that is filled before a join and read behind it is
 //! kept by that join; nothing else is, so that what waits in state is no larger than what is used.
 
-use super::{Layout, Scope, UnknownName, Virtual};
+use super::{Entry, Layout, Scope, UnknownName, Virtual};
 use crate::codec::packed::Packing;
 use crate::codec::rows::Slot;
 
@@ -44,6 +44,8 @@ pub struct JoinLayout {
     /// The slot that gets the right row as one object, made of these fields, where a select has left only them.
     pub object: Option<(Slot, Vec<(String, Slot)>)>,
     pub fields: JoinFields,
+    /// What is known of a row behind the join by name: fields that it keeps of the left, and those of its object.
+    pub names: Vec<(String, Slot)>,
 }
 
 /// The fields of a join.
@@ -157,8 +159,28 @@ impl Scope {
 
     /// What each join is made of; they are taken out.
     pub(super) fn join_layouts(&mut self) -> Vec<JoinLayout> {
+        let names: Vec<Option<String>> = (0..self.width).map(|slot| self.name_of(Slot(slot))).collect();
         let joins = std::mem::take(&mut self.joins);
-        joins.into_iter().enumerate().map(|(number, join)| join.layout(number, &self.lives)).collect()
+        let layouts = joins.into_iter().enumerate().map(|(number, join)| join.layout(number, &self.lives));
+        layouts.map(|layout| JoinLayout { names: layout.fields.named(&names), ..layout }).collect()
+    }
+
+    /// How a person calls what a slot holds; `None` for what an expression made and nobody named.
+    fn name_of(&self, slot: Slot) -> Option<String> {
+        let payload = self.payload.iter().find(|path| path.slot == slot).map(|path| path.parts.join("."));
+        let of_virtual = || self.virtuals.iter().find(|(_, known)| *known == slot).map(|(field, _)| field.name());
+        let joined = || {
+            self.joins.iter().find_map(|join| {
+                let (right, _) = join.fields.iter().find(|(_, known)| *known == slot)?;
+                let below = join.right.name_of(*right).map(|name| format!(".{name}")).unwrap_or_default();
+                Some(join.name.clone() + &below)
+            })
+        };
+        let selected = || {
+            let named = self.closed.iter().flatten().find(|(_, entry)| *entry == Entry::Slot(slot));
+            named.map(|(name, _)| name.clone())
+        };
+        payload.or_else(of_virtual).or_else(joined).or_else(selected)
     }
 
     /// The row as one object of its selected fields, where somebody asks for it.
@@ -201,7 +223,15 @@ impl Joined {
         let object = self.right.object_of_selected();
         let fields =
             JoinFields { left: Packing { slots: left }, right: Packing { slots: right }, joined, keys, either };
-        JoinLayout { right: self.right.layout(), object, fields }
+        JoinLayout { right: self.right.layout(), object, fields, names: vec![] }
+    }
+}
+
+impl JoinFields {
+    /// The fields that have a name, of the left and of the object.
+    fn named(&self, names: &[Option<String>]) -> Vec<(String, Slot)> {
+        let slots = self.left.slots.iter().chain(self.joined.iter().map(|(_, into)| into));
+        slots.filter_map(|slot| Some((names[slot.0 as usize].clone()?, *slot))).collect()
     }
 }
 

@@ -24,7 +24,7 @@ pub static STEP: Object = Object {
         Field::new("filter", Shape::Expression, "Keeps the rows for which the expression is true."),
         Field::new("select", Shape::Map(&Shape::Expression), "Makes a new row: name and expression of each field."),
         Field::new("dedup", Shape::Object(&DEDUP), "Drops rows whose key was let through before."),
-        Field::new("join", Shape::Object(&JOIN), "Adds the matching row of another topic.").later("joins"),
+        Field::new("join", Shape::Object(&JOIN), "Adds the matching row of another topic."),
         Field::new("repartition", Shape::Unread, "Sends the stream through an internal topic, by another key.")
             .later("`repartition`"),
         Field::new("validate", Shape::Unread, "Checks rows against a schema.").later("`validate`"),

@@ -1,13 +1,19 @@
 //! What a join means, and what is said about wrong ones.
 
-use super::super::parse_with_joins;
 use super::super::plan::{JoinLate, JoinPlan, Matching, PipelinePlan, StepPlan};
-use super::with_steps;
+use super::{parse, with_steps};
+use crate::config::plan::Plan;
+use crate::error::{Finding, Severity};
+
+fn parsed(text: &str) -> (Option<Plan>, Vec<Finding>) {
+    let (plan, findings) = parse(text);
+    (plan, findings.into_iter().filter(|finding| finding.severity != Severity::Note).collect())
+}
 
 const WITH: &str = "with: { kafka: { topic: b } }, as: u, key: k";
 
 fn joined(fields: &str) -> (PipelinePlan, JoinPlan) {
-    let (plan, findings) = parse_with_joins(&with_steps(&format!("{{ join: {{ {fields} }} }}")));
+    let (plan, findings) = parsed(&with_steps(&format!("{{ join: {{ {fields} }} }}")));
     let mut plan = plan.unwrap_or_else(|| panic!("{findings:#?}"));
     let pipeline = plan.pipelines.remove(0);
     let Some(StepPlan::Join(join)) = pipeline.steps.last().cloned() else { panic!("a join") };
@@ -16,7 +22,7 @@ fn joined(fields: &str) -> (PipelinePlan, JoinPlan) {
 
 /// What is said about a join, the only finding.
 fn says(fields: &str, code: &str, part: &str) {
-    let (_, findings) = parse_with_joins(&with_steps(&format!("{{ join: {{ {fields} }} }}")));
+    let (_, findings) = parsed(&with_steps(&format!("{{ join: {{ {fields} }} }}")));
     let [finding] = findings.as_slice() else { panic!("not one finding: {findings:#?}\n{fields}") };
     assert_eq!(finding.code, code, "{finding:#?}");
     assert!(finding.place.is_some_and(|place| place.line > 1), "{finding:#?}");
@@ -95,7 +101,7 @@ fn two_joins_have_two_names_and_a_right_side_has_no_join() {
         )
     };
     let codes = |steps: &str| {
-        let (_, findings) = parse_with_joins(&with_steps(steps));
+        let (_, findings) = parsed(&with_steps(steps));
         findings.into_iter().map(|finding| finding.code).collect::<Vec<_>>()
     };
     assert_eq!(codes(&format!("{}, {}", join("b", ""), join("c", ""))), ["twice"]);

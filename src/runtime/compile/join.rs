@@ -30,6 +30,10 @@ pub struct JoinPart {
     /// As it is written for the left side.
     pub key_text: String,
     pub assembly: Assembly,
+    /// The fields of a row behind it, by name.
+    pub names: Vec<(String, Slot)>,
+    /// Fields per row, of all sides.
+    pub width: usize,
 }
 
 /// A join before the slots of its right side are all known.
@@ -67,6 +71,8 @@ impl Blueprint {
             right_key: join.right_key,
             key_text: plan.left_key.iter().map(|part| part.path.text.as_str()).collect::<Vec<_>>().join(", "),
             assembly: layout.fields,
+            names: layout.names,
+            width: layout.right.width,
         }
     }
 

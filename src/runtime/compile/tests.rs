@@ -5,7 +5,7 @@ use super::*;
 use crate::codec::decode::Decoded;
 use crate::codec::record::RecordBatch;
 use crate::codec::rows::{BadRow, Field, Kind as FieldKind, Rows};
-use crate::config::parse_with_joins;
+use crate::config::parse;
 use crate::sink::{Block, BuilderMark};
 use crate::state::buffer::SegmentSize;
 use crate::state::memory::MemoryStore;
@@ -37,7 +37,7 @@ fn plan(steps: &str) -> PipelinePlan {
         "kafka: {{ brokers: [k] }}\nclickhouse: {{ url: http://c:8123 }}\npipelines: [ {{ name: p, source: {{ kafka: \
          {{ topic: orders }} }}, steps: [ {steps} ], sink: {{ clickhouse: {{ table: out }} }} }} ]\n"
     );
-    let (plan, findings) = parse_with_joins(&text);
+    let (plan, findings) = parse(&text, &|_| None);
     plan.unwrap_or_else(|| panic!("{findings:#?}")).pipelines.remove(0)
 }
 
@@ -93,7 +93,7 @@ impl Joining {
         self.rows.width = rows.width;
         for row in alive {
             let place = self.events.len() as u32;
-            self.events.push(Event { row: place, side, deletes, place });
+            self.events.push(Event { row: place, side, deletes, is_replayed: false, place });
             copy(&rows, row, &mut self.rows);
         }
     }

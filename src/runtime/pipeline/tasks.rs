@@ -3,7 +3,7 @@
 use super::sinks::LetterSink;
 use crate::error::{Error, Finding, Result};
 use crate::metrics::PipelineStats;
-use crate::runtime::chain::Chain;
+use crate::runtime::chain::{Chain, ChainParts};
 use crate::runtime::compile::{self, Blueprint};
 use crate::runtime::coordinator::Workers;
 use crate::runtime::desk::Tell;
@@ -13,6 +13,8 @@ use crate::runtime::opening::TaskFactory;
 use crate::runtime::task::{TaskId, TaskStart, ToTask};
 use crate::runtime::worker::{ToWorker, WorkerHandle};
 use crate::source::{Input, Wake};
+use crate::state::StateStore;
+use crate::state::buffer::SegmentSize;
 use crate::state::ledger::Counts;
 use crate::state::letters::Letters;
 use crate::types::TaskNo;
@@ -60,6 +62,8 @@ pub(super) struct Factory {
     pub letters: Arc<Letters>,
     pub letter_sink: Option<LetterSink>,
     pub stats: Arc<PipelineStats>,
+    pub store: Arc<dyn StateStore>,
+    pub segment: SegmentSize,
 }
 
 impl TaskFactory for Factory {
@@ -71,19 +75,27 @@ impl TaskFactory for Factory {
         counts: Option<Counts>,
     ) -> Result<(Vec<TaskInput>, Chain)> {
         let plan = self.blueprint.plan();
-        let parts = self.blueprint.parts(partition, task).map_err(|findings| expression_error(&findings))?;
-        let lateness_ms = plan.source.time.lateness_ms;
-        let inputs = queues.into_iter().zip(parts.decoders);
-        let inputs = inputs.map(|(queue, decoder)| TaskInput::new(queue, decoder, lateness_ms)).collect();
+        let mut parts = self.blueprint.parts(partition, task).map_err(|findings| expression_error(&findings))?;
+        let inputs = queues.into_iter().zip(parts.take_sides(plan));
+        let inputs = inputs.map(|(queue, sides)| TaskInput::new(queue, sides)).collect();
         let target = match &self.letter_sink {
             None => LetterTarget::Local(self.letters.clone()),
             Some(sink) => LetterTarget::Blocks(Box::new(sink.clone()), self.letters.clone()),
         };
         let topics = plan.topics.iter().map(|topic| topic.name.clone()).collect();
         let letters = EpochLetters::new(plan.name.clone(), topics, partition, target);
-        let chain =
-            Chain::new(task, parts.steps, parts.builder, self.target.clone(), letters, counts, self.stats.clone());
-        Ok((inputs, chain))
+        let chain = ChainParts {
+            task,
+            steps: parts.steps,
+            joins: parts.joins,
+            segment: self.segment,
+            builder: parts.builder,
+            target: self.target.clone(),
+            letters,
+            counts,
+            stats: self.stats.clone(),
+        };
+        Ok((inputs, Chain::open(&*self.store, chain)?))
     }
 
     fn waker(&self, partition: i32) -> Arc<dyn Wake> {

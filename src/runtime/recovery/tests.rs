@@ -1,7 +1,7 @@
 //! Every row of the table of start and hand-over.
 
 use super::*;
-use crate::state::ledger::{Checkpoint, Counts, Cuts, EpochRecord, OutputRecord};
+use crate::state::ledger::{Checkpoint, Counts, Cuts, OutputRecord};
 use crate::types::{Link, TaskNo};
 
 const PLAN: u64 = 7;
@@ -89,6 +89,7 @@ fn decide_with(
         ledger,
         committed,
         topics: &topics,
+        tables: &[],
         logs: &[(0, 1000)],
         group_has_offsets: false,
         policy: Policy { halt_on_reset: false, halt_on_gap: true, strict: false },

@@ -50,6 +50,7 @@ impl Task {
             inputs: self.inputs.progress(),
             watermark_ms: times.watermark_ms,
             idle: times.idle,
+            closed: self.closed.clone(),
             ..self.log.tip().clone()
         }
     }
@@ -94,7 +95,8 @@ impl Task {
             return Ok(true);
         }
         self.inputs.times.note_ms = to.note_ms;
-        let ends = to.positions();
+        let closing = self.closing_on_the_way(to);
+        let ends = closing.clone().unwrap_or_else(|| to.positions());
         let limit = self.pass_limit(limits::PASS_RECORDS_MAX, Some(&ends));
         let mut cuts = Cuts::default();
         let found = self.inputs.next_pass(io.pass, limit, io.boot_ms, &mut cuts)?;
@@ -103,8 +105,12 @@ impl Task {
             self.reread_records += io.pass.records;
         }
         let done = self.inputs.positions().iter().zip(&ends).all(|(position, end)| position >= end);
-        if done {
+        if done && closing.is_some() {
+            self.close_windows(io, Mode::StateOnly)?;
+            self.closed.clone_from(&to.closed);
+        } else if done {
             self.inputs.set_progress(to);
+            self.closed.clone_from(&to.closed);
             let whole = Moment { link: to.link, epoch: to.epoch, ..self.moment_under_way() };
             self.store_reread(io, whole, false)?;
         } else if self.reread_records >= limits::REREAD_RECORDS_MAX
@@ -113,6 +119,19 @@ impl Task {
             self.store_reread(io, self.moment_under_way(), true)?;
         }
         Ok(found == Found::Pass || done)
+    }
+
+    /// Where re-reading comes to the last closing of windows, if that is still to be made again.
+    fn closing_on_the_way(&self, to: &Moment) -> Option<Vec<i64>> {
+        let closed = to.closed.as_ref().filter(|closed| self.closed.as_ref() != Some(closed))?;
+        let places = closed.iter().zip(self.inputs.positions()).zip(to.positions());
+        Some(places.map(|((closed, position), end)| (*closed).max(position).min(end)).collect())
+    }
+
+    /// Everything that waits comes out, as if the watermark had reached the end of time; it stays where it is.
+    pub(super) fn close_windows(&mut self, io: &mut Io, mode: Mode) -> Result<()> {
+        self.inputs.empty_pass(io.pass);
+        self.chain.close_windows(io.pass, &self.inputs, io.store, mode)
     }
 
     fn store_reread(&mut self, io: &Io, moment: Moment, restoring: bool) -> Result<()> {
@@ -143,19 +162,34 @@ impl Task {
             return Ok(true);
         }
         if self.open.is_none() {
-            self.inputs.times.note_ms = pending.note_ms;
-            self.inputs.times.idle = pending.idle;
-            self.open = Some(OpenEpoch { idle_before: pending.idle, ..self.opened(io) });
+            self.inputs.begin_epoch(pending.idle, pending.note_ms);
+            let closes = pending.flags & flag::CLOSED != 0;
+            self.open = Some(OpenEpoch { idle_before: pending.idle, closes, ..self.opened(io) });
+            if pending.cuts.0.is_empty() && self.inputs.is_merged() {
+                // It has no record: all that it did was to let time go on.
+                self.let_time_go_on(io)?;
+            }
         }
-        let done = match self.inputs.len() {
-            1 => self.force_range(io, pending)?,
-            inputs => self.force_next_pass(io, pending, inputs)?,
+        let done = match self.inputs.is_merged() {
+            false => self.force_range(io, pending)?,
+            true => self.force_next_pass(io, pending)?,
         };
+        let worked = done || io.pass.records > 0;
         if done {
+            if pending.flags & flag::CLOSED != 0 {
+                self.close_windows(io, Mode::Deliver)?;
+            }
             self.seal(io, SealedWhy::End, Some(pending))?;
             self.stage = Stage::Running;
         }
-        Ok(done || io.pass.records > 0)
+        Ok(worked)
+    }
+
+    /// Processes a pass without a record, at the epoch's start: what waits for the watermark that a change of the idle
+    /// set has raised is released.
+    pub(super) fn let_time_go_on(&mut self, io: &mut Io) -> Result<()> {
+        self.inputs.empty_pass(io.pass);
+        self.chain.process(io.pass, &self.inputs, io.store, Mode::Deliver)
     }
 
     fn force_range(&mut self, io: &mut Io, pending: &Pending) -> Result<bool> {
@@ -168,7 +202,8 @@ impl Task {
     }
 
     /// `open.cuts` holds the passes already made.
-    fn force_next_pass(&mut self, io: &mut Io, pending: &Pending, inputs: usize) -> Result<bool> {
+    fn force_next_pass(&mut self, io: &mut Io, pending: &Pending) -> Result<bool> {
+        let inputs = self.inputs.len();
         let open = self.open.as_mut().expect("forcing opened an epoch");
         let made = open.cuts.0.len();
         let Some(advance) = pending.cuts.0.get(made..made + inputs) else {

@@ -1,4 +1,9 @@
 //! From records to a sealed epoch: passes, what ends an epoch, its link, and the one write batch that holds it.
+//!
+//! Which inputs are set aside is decided when an epoch begins, and holds from its start: the set raises the watermark
+//! before the first row, and is written down with the epoch. Where a join waits for just that, the change makes an
+//! epoch by itself: one without records, whose pending names the set, and which is made again from nothing but it. A
+//! change while an epoch is open seals it.
 
 use super::{Io, OpenEpoch, Task, Writing};
 use crate::error::{Error, Result};
@@ -16,7 +21,7 @@ impl Task {
             return Ok(true);
         }
         if self.has_reached_ends() {
-            self.begin_drain(None);
+            self.finish(io)?;
             return Ok(true);
         }
         if self.replay_counts() {
@@ -51,22 +56,51 @@ impl Task {
         PassLimit { records, bytes: limits::PASS_BYTES_MAX, offset_ends: ends }
     }
 
+    /// At the noted ends: seals what is open, lets out what waits if that is asked for, then ends.
+    fn finish(&mut self, io: &mut Io) -> Result<()> {
+        let closes = self.settings.closes_windows
+            && self.chain.waits()
+            && self.closed.as_ref() != Some(&self.inputs.positions());
+        if !closes {
+            self.begin_drain(None);
+            return Ok(());
+        }
+        if self.open.is_some() {
+            return self.seal(io, SealedWhy::End, None);
+        }
+        self.inputs.begin_epoch(self.idle_at_start(io), io.wall_ms);
+        self.open = Some(OpenEpoch { closes, ..self.opened(io) });
+        self.let_time_go_on(io)?;
+        self.close_windows(io, Mode::Deliver)?;
+        self.seal(io, SealedWhy::End, None)
+    }
+
     fn process_next_pass(&mut self, io: &mut Io) -> Result<bool> {
         let began = std::time::Instant::now();
         let (rows, records) = (self.chain.block_rows(), self.open.as_ref().map_or(0, |open| open.records));
         let left = self.settings.batch.rows.saturating_sub(rows).min(limits::EPOCH_RECORDS_MAX - records);
-        let limit = self.pass_limit(limits::PASS_RECORDS_MAX.min(left.max(1) as usize), self.ends.as_deref());
-        if self.open.is_none() {
-            self.inputs.times.note_ms = io.wall_ms;
-            // Here, or an input that always has records would never let an epoch begin with another set aside.
-            self.inputs.times.idle |= self.idle_now(io);
-        }
+        let times_before = self.inputs.times;
+        let begins = self.open.is_none();
+        let rises = begins && self.inputs.begin_epoch(self.idle_at_start(io), io.wall_ms);
         let idle_before = self.inputs.times.idle;
+        let ends = self.table_ends();
+        let limit = PassLimit {
+            records: limits::PASS_RECORDS_MAX.min(left.max(1) as usize),
+            bytes: limits::PASS_BYTES_MAX,
+            offset_ends: ends.as_deref().or(self.ends.as_deref()),
+        };
         let mut cuts = Cuts::default();
         if self.inputs.next_pass(io.pass, limit, io.boot_ms, &mut cuts)? == Found::Nothing {
-            return Ok(false);
+            if !(rises && self.chain.waits()) {
+                if begins {
+                    // No epoch, no decision: a later one may see another clock and other inputs idle.
+                    self.inputs.times = times_before;
+                }
+                return Ok(false);
+            }
+            self.inputs.empty_pass(io.pass);
         }
-        if self.open.is_none() {
+        if begins {
             self.open = Some(OpenEpoch { idle_before, ..self.opened(io) });
         }
         let open = self.open.as_mut().expect("it was just opened");
@@ -81,6 +115,19 @@ impl Task {
         Ok(true)
     }
 
+    /// While new tables are read, before anything else: where each input ends for now.
+    fn table_ends(&mut self) -> Option<Vec<i64>> {
+        if self.tables_first.is_empty() {
+            return None;
+        }
+        let mut ends = self.inputs.positions();
+        // Nothing is read beyond what `--until-end` has noted.
+        let last = |input: usize| self.ends.as_ref().map_or(i64::MAX, |ends| ends[input]);
+        self.tables_first.retain(|(input, end)| ends[*input] < (*end).min(last(*input)));
+        self.tables_first.iter().for_each(|(input, end)| ends[*input] = (*end).min(last(*input)));
+        (!self.tables_first.is_empty()).then_some(ends)
+    }
+
     pub(super) fn opened(&self, io: &Io) -> OpenEpoch {
         OpenEpoch {
             opened_ms: io.boot_ms,
@@ -90,24 +137,23 @@ impl Task {
             timestamps_ms: None,
             replay: vec![],
             records_hash: 0,
+            closes: false,
         }
     }
 
-    /// Under --until-end nobody is set aside, and one input's idleness changes nothing.
-    fn idle_now(&self, io: &Io) -> u64 {
-        match self.inputs.len() > 1 && self.ends.is_none() {
-            true => self.inputs.idle_now(&self.settings.idle_after_ms, io.boot_ms),
-            false => self.inputs.times.idle,
+    /// Who is set aside if an epoch begins now. Who was, stays so until its first record. Under --until-end nobody is,
+    /// and one input's idleness changes nothing.
+    fn idle_at_start(&self, io: &Io) -> u64 {
+        match (&self.ends, self.inputs.len()) {
+            (Some(_), _) => 0,
+            (None, 1) => self.inputs.times.idle,
+            _ => self.inputs.times.idle | self.inputs.idle_now(&self.settings.idle_after_ms, io.boot_ms),
         }
     }
 
-    fn why_to_seal(&mut self, io: &Io) -> Option<SealedWhy> {
+    fn why_to_seal(&self, io: &Io) -> Option<SealedWhy> {
         let batch = &self.settings.batch;
-        let idle = self.idle_now(io);
-        let Some(open) = &self.open else {
-            self.inputs.times.idle |= idle;
-            return None;
-        };
+        let open = self.open.as_ref()?;
         let too_much = open.records >= limits::EPOCH_RECORDS_MAX
             || self.chain.state_bytes() >= self.settings.state_bytes_max
             || self.chain.letter_bytes() >= limits::EPOCH_LETTER_BYTES_MAX
@@ -118,7 +164,7 @@ impl Task {
             Some(SealedWhy::Bytes)
         } else if io.boot_ms.saturating_sub(open.opened_ms) >= batch.interval_ms {
             Some(SealedWhy::Age)
-        } else if idle & !self.inputs.times.idle != 0 {
+        } else if self.idle_at_start(io) & !self.inputs.times.idle != 0 {
             // A change of the idle set seals the open epoch and holds from the start of the next.
             Some(SealedWhy::Age)
         } else {
@@ -140,9 +186,13 @@ impl Task {
             note_ms: self.inputs.times.note_ms,
         };
         let (outputs, blocks) = self.chain.seal(&at, io.store, self.inputs.times.watermark_ms, &mut batch)?;
-        let own_flags = if open.replay.is_empty() { 0 } else { flag::REPLAY };
+        let replays = if open.replay.is_empty() { 0 } else { flag::REPLAY };
+        let own_flags = replays | if open.closes { flag::CLOSED } else { 0 };
         let flags = forced.map_or(own_flags, |pending| pending.flags);
         let replayed = (flags & flag::REPLAY != 0).then_some(Replayed { epoch, records: open.records_hash });
+        if flags & flag::CLOSED != 0 {
+            self.closed = Some(self.inputs.positions());
+        }
         if let Some(replayed) = replayed {
             self.seal_replay(replayed, &mut batch)?;
         }
@@ -154,7 +204,7 @@ impl Task {
                 watermark_ms: self.inputs.times.watermark_ms,
                 idle: self.inputs.times.idle,
                 note_ms: self.inputs.times.note_ms,
-                closed: tip.closed,
+                closed: self.closed.clone(),
                 replayed: replayed.or(tip.replayed),
             },
             cuts: open.cuts,

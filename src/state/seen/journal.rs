@@ -19,7 +19,7 @@ pub(super) struct Journal {
 }
 
 /// How far a journal had come.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct JournalMark {
     len: usize,
     entries: u64,

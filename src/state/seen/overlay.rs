@@ -30,10 +30,9 @@ pub(super) struct Overlay<R: Rule> {
     leaving: Map<R::Known>,
     /// The changes of the open epoch as they will be stored.
     journal: Journal,
-    undo: Option<Undo<R::Known>>,
-    /// Memory for the next undo.
-    before: Vec<Before<R::Known>>,
-    marks: u64,
+    /// What entries were before each change since the first mark.
+    undo: Vec<Before<R::Known>>,
+    is_marked: bool,
     /// What the recent entries hold outside of the map.
     heap_bytes: usize,
     /// The same of the open epoch's changes.
@@ -43,16 +42,13 @@ pub(super) struct Overlay<R: Rule> {
 /// What an entry was before a change.
 type Before<K> = (Key, Option<K>);
 
-struct Undo<K> {
-    mark: Mark,
+/// A moment to which a table can go back until marks are forgotten, at the latest with the next seal or store.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    changes: usize,
     journal: JournalMark,
     open_heap_bytes: usize,
-    before: Vec<Before<K>>,
 }
-
-/// A moment to which a table can go back, until the next mark, seal or store.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Mark(u64);
 
 impl<R: Rule> Overlay<R> {
     pub fn new() -> Overlay<R> {
@@ -60,9 +56,8 @@ impl<R: Rule> Overlay<R> {
             recent: Map::default(),
             leaving: Map::default(),
             journal: Journal::new(),
-            undo: None,
-            before: Vec::new(),
-            marks: 0,
+            undo: Vec::new(),
+            is_marked: false,
             heap_bytes: 0,
             open_heap_bytes: 0,
         }
@@ -83,8 +78,8 @@ impl<R: Rule> Overlay<R> {
         self.journal.push::<R>(key, &known);
         self.open_heap_bytes += R::heap_bytes(&known);
         let before = self.insert(key, known);
-        if let Some(undo) = &mut self.undo {
-            undo.before.push((words(key), before));
+        if self.is_marked {
+            self.undo.push((words(key), before));
         }
     }
 
@@ -96,20 +91,16 @@ impl<R: Rule> Overlay<R> {
         before
     }
 
+    /// Marks lie one inside the other: one that is older than a mark gone back to still stands.
     pub fn mark(&mut self) -> Mark {
-        self.forget_undo();
-        self.marks += 1;
-        let mark = Mark(self.marks);
-        let before = std::mem::take(&mut self.before);
-        let (journal, open_heap_bytes) = (self.journal.mark(), self.open_heap_bytes);
-        self.undo = Some(Undo { mark, journal, open_heap_bytes, before });
-        mark
+        self.is_marked = true;
+        Mark { changes: self.undo.len(), journal: self.journal.mark(), open_heap_bytes: self.open_heap_bytes }
     }
 
     /// Takes back every change since the mark; the mark stays.
     pub fn rollback(&mut self, mark: Mark) {
-        let mut undo = self.undo.take().filter(|undo| undo.mark == mark).expect("rollback goes to the latest mark");
-        while let Some((key, before)) = undo.before.pop() {
+        assert!(self.is_marked && mark.changes <= self.undo.len(), "rollback goes to a mark that stands");
+        for (key, before) in self.undo.drain(mark.changes..).rev() {
             self.heap_bytes += before.as_ref().map_or(0, R::heap_bytes);
             let after = match before {
                 Some(known) => self.recent.insert(key, known),
@@ -117,16 +108,14 @@ impl<R: Rule> Overlay<R> {
             };
             self.heap_bytes -= after.map_or(0, |known| R::heap_bytes(&known));
         }
-        self.journal.rollback(undo.journal);
-        self.open_heap_bytes = undo.open_heap_bytes;
-        self.undo = Some(undo);
+        self.journal.rollback(mark.journal);
+        self.open_heap_bytes = mark.open_heap_bytes;
     }
 
-    fn forget_undo(&mut self) {
-        if let Some(undo) = self.undo.take() {
-            self.before = undo.before;
-            self.before.clear();
-        }
+    /// Nobody goes back any more.
+    pub fn forget_marks(&mut self) {
+        self.is_marked = false;
+        self.undo.clear();
     }
 
     /// The changes of the open epoch.
@@ -163,7 +152,7 @@ impl<R: Rule> Overlay<R> {
 
     /// Closes the open epoch. `leaves` says that it holds everything recent as a run.
     pub fn seal(&mut self, leaves: bool, journal_bytes_max: usize) {
-        self.forget_undo();
+        self.forget_marks();
         self.journal.clear(journal_bytes_max);
         self.open_heap_bytes = 0;
         if leaves {
@@ -175,7 +164,7 @@ impl<R: Rule> Overlay<R> {
 
     /// The store has an epoch; `left` says that it has the run that was on its way.
     pub fn stored(&mut self, left: bool, keys_max: usize) {
-        self.forget_undo();
+        self.forget_marks();
         if left {
             // The next run needs the memory again; what an epoch of unusual size took goes back.
             self.leaving.clear();
@@ -187,7 +176,7 @@ impl<R: Rule> Overlay<R> {
     pub fn open_bytes(&self) -> usize {
         // A slot of the map, its control byte, and the free ones that come with it.
         let slots = self.journal.entries() as usize * (size_of::<(Key, R::Known)>() + 1) * 3 / 2;
-        let undo = self.undo.as_ref().map_or(0, |undo| undo.before.len() * size_of::<Before<R::Known>>());
+        let undo = self.undo.len() * size_of::<Before<R::Known>>();
         slots + self.journal.bytes().len() + undo + self.open_heap_bytes
     }
 }

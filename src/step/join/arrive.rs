@@ -1,6 +1,6 @@
 //! What happens to a row that arrives: whom it meets, whether it stays.
 
-use super::{Arrived, ArrivedKey, Batch, Hit, Join, Key, Kind, Late, Output, Right, Sent, Side};
+use super::{Arrived, ArrivedKey, Batch, Event, Hit, Join, Key, Kind, Late, Output, Right, Sent, Side};
 use crate::codec::rows::{BadRow, Rows};
 use crate::error::Result;
 use crate::state::StateStore;
@@ -77,7 +77,7 @@ impl Join {
             (Kind::Interval { .. }, _) => Take::All,
             (Kind::Table { .. }, Side::Left) => return None,
             // It waits for its time, or it is late.
-            (Kind::Temporal { exact: true, .. }, Side::Left) if time_ms >= watermark_ms => return None,
+            (Kind::Temporal { exact: true, .. }, Side::Left) if self.stays(arrived) => return None,
             (Kind::Temporal { .. }, Side::Left) => Take::Nearest { at_ms: time_ms },
             (_, Side::Right) if self.rules.is_exact() => return None,
             (_, Side::Right) => Take::All,
@@ -107,27 +107,28 @@ impl Join {
             out.bad.extend(hasher.hash(rows, arrived.event.row).err());
             return Ok(());
         }
-        if self.rules.is_late(side, arrived.time_ms, arrived.watermark_ms) {
+        if self.is_late(&arrived) {
             self.counts.late += 1;
             match self.rules.late {
                 Late::Join => {}
                 Late::Drop => {
                     self.counts.dropped += 1;
+                    self.counts.left_decided += (side == Side::Left) as u64;
                     return Ok(());
                 }
                 Late::DeadLetter => {
-                    out.bad.push(late(&arrived));
+                    out.bad.push(late(arrived.event.row, arrived.time_ms, arrived.watermark_ms));
                     return Ok(());
                 }
             }
         }
         let ArrivedKey::Hash(key) = arrived.key else {
-            return self.meets_nobody(store, side, Sent::Row(arrived.event.row), arrived.event.place, rows, out);
+            return self.leaves_alone(store, &arrived, rows, out);
         };
         match (self.rules.kind, side) {
             (Kind::Interval { .. }, _) => self.arrive_interval(store, &arrived, key, rows, out),
             (Kind::Temporal { exact: true, .. } | Kind::Table { exact: true, .. }, Side::Left)
-                if arrived.time_ms >= arrived.watermark_ms =>
+                if self.stays(&arrived) =>
             {
                 self.wait(&arrived, key, rows, out);
                 Ok(())
@@ -139,6 +140,43 @@ impl Join {
         }
     }
 
+    /// What would become a dead letter as soon as it arrives at this watermark, whatever the state: a key that does not
+    /// fit, a late row where that is asked for.
+    pub fn refuses(&self, side: Side, rows: &Rows, row: u32, watermark_ms: i64) -> Option<BadRow> {
+        let hasher = if side == Side::Left { &self.left_key } else { &self.right_key };
+        if let Err(bad) = hasher.hash(rows, row) {
+            return Some(bad);
+        }
+        let time_ms = rows.meta[row as usize].time_ms;
+        let is_refused = self.rules.late == Late::DeadLetter && self.rules.is_late(side, time_ms, watermark_ms);
+        is_refused.then(|| late(row, time_ms, watermark_ms))
+    }
+
+    fn is_late(&self, arrived: &Arrived) -> bool {
+        !arrived.event.is_replayed && self.rules.is_late(arrived.event.side, arrived.time_ms, arrived.watermark_ms)
+    }
+
+    /// Whether it may meet rows that come later.
+    fn stays(&self, arrived: &Arrived) -> bool {
+        let serves_from_ms = self.rules.serves_from_ms(arrived.event.side, arrived.watermark_ms);
+        !arrived.event.is_replayed && arrived.time_ms >= serves_from_ms
+    }
+
+    /// A row that found nobody as it came, and does not stay.
+    fn leaves_alone(
+        &mut self,
+        store: &dyn StateStore,
+        arrived: &Arrived,
+        rows: &mut Rows,
+        out: &mut Output,
+    ) -> Result<()> {
+        let Event { side, row, place, .. } = arrived.event;
+        let before = out.rows.len();
+        self.meets_nobody(store, side, Sent::Row(row), place, rows, out)?;
+        out.went_through(before, row);
+        Ok(())
+    }
+
     /// Every stored row in reach is a pair; then the row stays as long as it may meet others.
     fn arrive_interval(
         &mut self,
@@ -148,8 +186,8 @@ impl Join {
         rows: &mut Rows,
         out: &mut Output,
     ) -> Result<()> {
-        let Arrived { event, time_ms, watermark_ms, .. } = *arrived;
-        let stays = time_ms >= self.rules.serves_from_ms(event.side, watermark_ms);
+        let Arrived { event, time_ms, .. } = *arrived;
+        let stays = self.stays(arrived);
         if stays && self.is_over_limit(arrived, key) {
             out.bad.push(self.over_limit(event.row));
             return Ok(());
@@ -172,7 +210,7 @@ impl Join {
             let waits = is_alone && (event.side == Side::Left || self.rules.keeps_right);
             self.store_row(event.side, event.row, key, time_ms, waits, rows);
         } else if is_alone && (event.side == Side::Left || self.rules.keeps_right) {
-            self.meets_nobody(store, event.side, Sent::Row(event.row), event.place, rows, out)?;
+            self.leaves_alone(store, arrived, rows, out)?;
         }
         Ok(())
     }
@@ -194,7 +232,10 @@ impl Join {
             self.counts.matched += 1;
             self.left_matched();
             let (left, right) = (Some(Sent::Row(event.row)), Some(Sent::Stored(hit.arrival)));
-            return self.send(store, left, right, event.place, rows, out);
+            let before = out.rows.len();
+            self.send(store, left, right, event.place, rows, out)?;
+            out.went_through(before, event.row);
+            return Ok(());
         }
         self.wait_or_leave(store, arrived, key, rows, out)
     }
@@ -208,8 +249,8 @@ impl Join {
         rows: &mut Rows,
         out: &mut Output,
     ) -> Result<()> {
-        let Arrived { event, time_ms, watermark_ms, .. } = *arrived;
-        let stays = time_ms >= self.rules.serves_from_ms(Side::Right, watermark_ms);
+        let Arrived { event, time_ms, .. } = *arrived;
+        let stays = self.stays(arrived);
         if stays && self.is_over_limit(arrived, key) {
             out.bad.push(self.over_limit(event.row));
             return Ok(());
@@ -236,15 +277,16 @@ impl Join {
         let valid = table.valid_at(key, arrived.time_ms, Some(arrived.watermark_ms), or_oldest);
         match valid {
             Valid::Nothing if or_oldest => self.wait_or_leave(store, arrived, key, rows, out),
-            Valid::Nothing | Valid::Deleted => {
-                self.meets_nobody(store, Side::Left, Sent::Row(event.row), event.place, rows, out)
-            }
+            Valid::Nothing | Valid::Deleted => self.leaves_alone(store, arrived, rows, out),
             Valid::Row(bytes) => {
                 self.work.bytes.clear();
                 self.work.bytes.extend_from_slice(bytes);
                 self.counts.matched += 1;
                 self.left_matched();
-                self.send(store, Some(Sent::Row(event.row)), Some(Sent::Version), event.place, rows, out)
+                let before = out.rows.len();
+                self.send(store, Some(Sent::Row(event.row)), Some(Sent::Version), event.place, rows, out)?;
+                out.went_through(before, event.row);
+                Ok(())
             }
         }
     }
@@ -313,11 +355,11 @@ impl Join {
         rows: &mut Rows,
         out: &mut Output,
     ) -> Result<()> {
-        if arrived.time_ms >= self.rules.serves_from_ms(Side::Left, arrived.watermark_ms) {
+        if self.stays(arrived) {
             self.wait(arrived, key, rows, out);
             return Ok(());
         }
-        self.meets_nobody(store, Side::Left, Sent::Row(arrived.event.row), arrived.event.place, rows, out)
+        self.leaves_alone(store, arrived, rows, out)
     }
 
     fn wait(&mut self, arrived: &Arrived, key: u128, rows: &Rows, out: &mut Output) {
@@ -416,10 +458,9 @@ fn add(probes: &mut Vec<Probe>, probe: Option<Probe>) -> Option<u32> {
 }
 
 #[cold]
-fn late(arrived: &Arrived) -> BadRow {
+fn late(row: u32, time_ms: i64, watermark_ms: i64) -> BadRow {
     let message = format!(
-        "the record's time {} ms, with the join's window, lies before the watermark {} ms: it is late",
-        arrived.time_ms, arrived.watermark_ms
+        "the record's time {time_ms} ms, with the join's window, lies before the watermark {watermark_ms} ms: it is late"
     );
-    BadRow { row: arrived.event.row, reason: "late", message }
+    BadRow { row, reason: "late", message }
 }

@@ -292,7 +292,7 @@ impl Join {
         let watermark_ms = self.now_ms.saturating_sub(self.rules.wait_ms());
         let right_fields = right.is_some().then_some(self.work.right_fields.as_slice());
         let row = self.assembly.add(rows, part, right_fields, RowMeta { time_ms, watermark_ms, ..origin });
-        out.rows.push(Joined { row, place });
+        out.rows.push(Joined { row, place, through: None });
         Ok(())
     }
 }

@@ -1,0 +1,1 @@
+//! The order between inputs, who rests, and what the times are.
