@@ -138,10 +138,10 @@ impl TaskInputs {
         self.inputs.iter().map(|input| input.progress.position).collect()
     }
 
-    /// Sets positions and times to what a re-read range is known to have ended with. Where its watermark is not known
+    /// Sets positions and times to what a re-read range is known to have ended with. Where no epoch ended there
     /// (somebody moved the offsets), the times that were found stand.
     pub fn set_progress(&mut self, moment: &Moment) {
-        let is_known = moment.watermark_ms != i64::MIN;
+        let is_known = moment.has_times();
         for (input, progress) in self.inputs.iter_mut().zip(&moment.inputs) {
             let high_ms = if is_known { progress.high_ms } else { input.progress.high_ms };
             input.progress = Progress { high_ms, ..*progress };

@@ -625,7 +625,7 @@ fn closed_before(from: &Moment, to: &Moment) -> Option<Vec<i64>> {
 
 /// Re-reading state-only never raises the watermark above the mark's, where the mark knows one.
 fn watermark_cap_ms(to: &Moment) -> i64 {
-    if to.watermark_ms == i64::MIN { i64::MAX } else { to.watermark_ms }
+    if to.has_times() { to.watermark_ms } else { i64::MAX }
 }
 
 fn history_of_ledger(ledger: &Ledger) -> History {

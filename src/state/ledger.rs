@@ -75,6 +75,11 @@ pub fn names_hash(topics: &[(String, TopicId)], names: &[RecordName]) -> u64 {
 }
 
 impl Moment {
+    /// Whether an epoch ended here, so that its times are what they were; else nobody has read up to here yet.
+    pub fn has_times(&self) -> bool {
+        self.epoch > Epoch(0) || self.watermark_ms != i64::MIN
+    }
+
     pub fn positions(&self) -> Vec<i64> {
         self.inputs.iter().map(|input| input.position).collect()
     }
