@@ -17,6 +17,7 @@ use crate::demo::table::{Joined, LiveTable, Snapshot};
 use crate::error::Error;
 use crate::metrics::{PipelineStats, StepKind, StepStats};
 use crate::runtime::engine::{Engine, RunOptions};
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -92,8 +93,7 @@ impl Demo {
         }
         let plan = self.plan(&broker, &server, folder.path())?;
         let prometheus = api::install_metrics()?;
-        let options = RunOptions { describe_by_broker: Some(1), ..RunOptions::default() };
-        let engine = Engine::start(&plan, options, Arc::new(SystemClock)).map_err(|error| error.to_string())?;
+        let engine = Engine::start(&plan, options(), Arc::new(SystemClock)).map_err(|error| error.to_string())?;
         let stats = engine.stats();
         let publish = observe::publisher(engine.busy());
         let watched = Watched {
@@ -116,7 +116,7 @@ impl Demo {
             Arc::new(SystemClock),
         )
         .map_err(told)?;
-        let truth = self.watch(generator, &stats, engine, &clickhouse)?;
+        let truth = self.watch(generator, &stats, engine, &plan, &clickhouse)?;
         let proof = clickhouse.answers(Proof::ask(&clickhouse.client, self.scenario.result(), truth))?;
         proof.show(&mut std::io::stdout()).map_err(|error| error.to_string())?;
         Ok(proof.holds())
@@ -140,6 +140,7 @@ impl Demo {
         generator: Generator,
         stats: &[Arc<PipelineStats>],
         engine: Engine,
+        plan: &Plan,
         clickhouse: &Asked,
     ) -> Result<GroundTruth, String> {
         let terminal = std::io::stdout().is_terminal();
@@ -160,14 +161,31 @@ impl Demo {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        // A clean stop writes what was taken.
+        // A clean stop writes what was taken; then what waits in windows comes out, as nothing more will come.
         engine.stop();
-        for outcome in engine.join() {
-            outcome.result.map_err(|error| error.to_string())?;
+        let mut all = finish(engine)?;
+        if joined(&all).is_some() {
+            all.extend(close_windows(plan)?);
         }
-        table.show(&look.snapshot(truth, stats, false)?).map_err(|error| error.to_string())?;
+        table.show(&look.snapshot(truth, &all, false)?).map_err(|error| error.to_string())?;
         Ok(truth)
     }
+}
+
+/// `weir run --until-end --close-windows`.
+fn close_windows(plan: &Plan) -> Result<Vec<Arc<PipelineStats>>, String> {
+    let options = RunOptions { until_end: true, close_windows: true, ..options() };
+    finish(Engine::start(plan, options, Arc::new(SystemClock)).map_err(|error| error.to_string())?)
+}
+
+/// Waits for the end of every pipeline; what they counted.
+fn finish(engine: Engine) -> Result<Vec<Arc<PipelineStats>>, String> {
+    let ended = engine.join().into_iter();
+    ended.map(|outcome| outcome.result.map(|()| outcome.stats).map_err(|error| error.to_string())).collect()
+}
+
+fn options() -> RunOptions {
+    RunOptions { describe_by_broker: Some(1), ..RunOptions::default() }
 }
 
 /// Everything that was produced has been processed, and the blocks before the last are in the table.
@@ -187,7 +205,9 @@ fn joined(stats: &[Arc<PipelineStats>]) -> Option<Joined> {
     let joins: Vec<_> =
         stats.iter().flat_map(|stats| &stats.steps).filter(|step| step.kind == StepKind::Join).collect();
     let sum = |number: fn(&StepStats) -> &AtomicU64| joins.iter().map(|step| number(step).load(Relaxed)).sum();
-    let tasks = stats.iter().flat_map(|stats| stats.tasks().into_values());
+    // What is waiting is what the last of several runs of a pipeline says.
+    let last: BTreeMap<&str, _> = stats.iter().map(|stats| (stats.pipeline.as_str(), stats)).collect();
+    let tasks = last.values().flat_map(|stats| stats.tasks().into_values());
     let waiting = tasks.flat_map(|task| task.joins).map(|join| join.rows).sum();
     (!joins.is_empty()).then(|| Joined {
         matched: sum(|step| &step.left_matched),

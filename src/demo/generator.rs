@@ -214,7 +214,7 @@ impl Run {
             self.producer.poll(Duration::ZERO);
             std::thread::sleep(TICK);
         }
-        for event in self.traffic.last_events(self.clock.wall_ms()) {
+        for event in self.traffic.last_events() {
             self.send(event)?;
         }
         self.producer.flush(BROKER_WAIT).map_err(|error| stop(format!("cannot produce what is left: {error}")))?;
@@ -227,9 +227,8 @@ impl Run {
     }
 
     fn send(&mut self, event: Event) -> Result<()> {
-        let Event { topic, partition, key, payload, what } = event;
+        let Event { topic, key, payload, what } = event;
         let mut record = BaseRecord::with_opaque_to(topic, Box::new(what)).key(&key).payload(&payload);
-        record.partition = partition;
         while let Err((error, back)) = self.producer.send(record) {
             if error != KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) {
                 return Err(stop(format!("cannot produce: {error}")));

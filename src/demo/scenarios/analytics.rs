@@ -17,13 +17,10 @@ const LATE_PERCENT: u64 = 5;
 const LATE_MS_MAX: u64 = 4_000;
 /// How far back a repetition may reach, in events.
 const REMEMBERED: usize = 4096;
-/// Past the join's wait and the lateness.
-const PAST_THE_WINDOW_MS: i64 = 2 * 60_000;
 
 /// The kinds of events that have an amount come last.
 const KINDS: [&str; 5] = ["page_view", "product_view", "add_to_cart", "order", "subscription"];
 const FREE_KINDS: u64 = 3;
-const HEARTBEAT: &str = "heartbeat";
 
 pub const TABLE_DDL: &str = "\
 CREATE TABLE IF NOT EXISTS events
@@ -73,7 +70,6 @@ pipelines:
       kafka: { topic: events }
       time:  { field: ts, unit: iso, lateness: 10s }
     steps:
-      - filter: \"kind != 'heartbeat'\"
       - dedup: { key: event_id, window: 24h }
       - join:
           # The newest profile of every user is kept for good.
@@ -151,20 +147,12 @@ impl Analytics {
         let payload = deed(KINDS[kind as usize], user, cents, now_ms - late_ms as i64, chance);
         let key = user.to_string();
         recent.remember(&key, &payload);
-        Event { topic: TOPIC, partition: None, key, payload, what: What::First { cents } }
+        Event { topic: TOPIC, key, payload, what: What::First { cents } }
     }
 
-    /// The profiles on their way, and a heartbeat in each partition that closes every window.
-    pub fn last_events(&mut self, now_ms: i64) -> Vec<Event> {
-        let Analytics { chance, users, .. } = self;
-        let heartbeat = |partition| Event {
-            topic: TOPIC,
-            partition: Some(partition),
-            key: users::NOBODY.to_string(),
-            payload: deed(HEARTBEAT, users::NOBODY, 0, now_ms + PAST_THE_WINDOW_MS, chance),
-            what: What::Other,
-        };
-        users.late_profiles().chain((0..users::PARTITIONS).map(heartbeat)).collect()
+    /// The profiles on their way.
+    pub fn last_events(&mut self) -> Vec<Event> {
+        self.users.late_profiles()
     }
 }
 
@@ -210,7 +198,6 @@ mod tests {
                     assert!(ids.insert(value["event_id"].to_string()));
                     let amount = value["amount"].as_f64().unwrap();
                     assert_eq!((amount * 100.0).round() as u64, cents);
-                    assert_ne!(value["kind"], HEARTBEAT);
                 }
                 What::Copy => {
                     assert!(ids.contains(&value["event_id"].to_string()));
@@ -221,17 +208,5 @@ mod tests {
         }
         let share = copies as f64 / (ids.len() + copies) as f64;
         assert!((0.09..0.11).contains(&share), "{share}");
-    }
-
-    #[test]
-    fn the_end_is_a_heartbeat_in_each_partition_that_the_filter_drops() {
-        let mut analytics = Analytics::new(2);
-        let last = analytics.last_events(NOW_MS);
-        assert_eq!(last.iter().map(|event| event.partition).collect::<Vec<_>>(), (0..4).map(Some).collect::<Vec<_>>());
-        for event in last {
-            let value: serde_json::Value = serde_json::from_slice(&event.payload).unwrap();
-            assert_eq!(value["kind"], HEARTBEAT);
-        }
-        assert!(CONFIG.contains(&format!("kind != '{HEARTBEAT}'")));
     }
 }

@@ -11,8 +11,6 @@ use std::collections::VecDeque;
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Event {
     pub topic: &'static str,
-    /// `None`: where its key belongs.
-    pub partition: Option<i32>,
     pub key: String,
     pub payload: Vec<u8>,
     pub what: What,
@@ -25,7 +23,7 @@ pub enum What {
     First { cents: u64 },
     /// Repeats an earlier one word for word.
     Copy,
-    /// Never a row of its own: a profile, a heartbeat.
+    /// Never a row of its own: a profile.
     Other,
 }
 
@@ -159,13 +157,12 @@ impl Traffic {
         }
     }
 
-    /// What ends it: what is on its way still, and records whose time lets everything that waits come out, as if the
-    /// traffic had gone on for as long as a join waits.
-    pub fn last_events(&mut self, now_ms: i64) -> Vec<Event> {
+    /// What is on its way when the traffic ends.
+    pub fn last_events(&mut self) -> Vec<Event> {
         match self {
             Traffic::Sessions(_) => vec![],
-            Traffic::Transactions(transactions) => transactions.last_events(now_ms),
-            Traffic::Analytics(analytics) => analytics.last_events(now_ms),
+            Traffic::Transactions(transactions) => transactions.last_events(),
+            Traffic::Analytics(analytics) => analytics.last_events(),
         }
     }
 }
@@ -195,7 +192,7 @@ impl Recent {
             return None;
         }
         let (key, payload) = self.events[chance.below(self.events.len() as u64) as usize].clone();
-        Some(Event { topic, partition: None, key, payload, what: What::Copy })
+        Some(Event { topic, key, payload, what: What::Copy })
     }
 }
 

@@ -74,7 +74,7 @@ impl Sessions {
         }
         let (key, payload, cents) = self.new_session(now_ms);
         self.recent.remember(&key, &payload);
-        Event { topic: TOPIC, partition: None, key, payload, what: What::First { cents } }
+        Event { topic: TOPIC, key, payload, what: What::First { cents } }
     }
 
     fn new_session(&mut self, now_ms: i64) -> (String, Vec<u8>, u64) {

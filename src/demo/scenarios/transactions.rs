@@ -16,8 +16,6 @@ const LATE_PERCENT: u64 = 5;
 const LATE_MS_MAX: u64 = 4_000;
 /// How far back a repetition may reach, in payments.
 const REMEMBERED: usize = 4096;
-/// Past the join's wait and everybody's lateness.
-const PAST_THE_WINDOW_MS: i64 = 6 * 60_000;
 
 const METHODS: [&str; 4] = ["card", "transfer", "wallet", "invoice"];
 const CURRENCIES: [&str; 4] = ["EUR", "USD", "GBP", "PLN"];
@@ -53,8 +51,6 @@ pipelines:
       kafka: { topic: transactions }
       time:  { field: ts, unit: iso, lateness: 10s }
     steps:
-      # Authorisations without a payment.
-      - filter: \"amount > 0.0\"
       - join:
           with: { kafka: { topic: user-profiles }, time: { field: updated_at, unit: ms, lateness: 10s } }
           as: user
@@ -109,22 +105,12 @@ impl Transactions {
         let payload = payment(user, cents, now_ms - late_ms as i64, chance);
         let key = user.to_string();
         recent.remember(&key, &payload);
-        Event { topic: TOPIC, partition: None, key, payload, what: What::First { cents } }
+        Event { topic: TOPIC, key, payload, what: What::First { cents } }
     }
 
-    /// The profiles on their way, and what closes every window: an authorisation and a profile of nobody.
-    pub fn last_events(&mut self, now_ms: i64) -> Vec<Event> {
-        let Transactions { chance, users, .. } = self;
-        let at_ms = now_ms + PAST_THE_WINDOW_MS;
-        let authorisation = |partition| Event {
-            topic: TOPIC,
-            partition: Some(partition),
-            key: users::NOBODY.to_string(),
-            payload: payment(users::NOBODY, 0, at_ms, chance),
-            what: What::Other,
-        };
-        let late = users.late_profiles();
-        late.chain((0..users::PARTITIONS).map(authorisation)).chain(users::heartbeats(at_ms)).collect()
+    /// The profiles on their way.
+    pub fn last_events(&mut self) -> Vec<Event> {
+        self.users.late_profiles()
     }
 }
 
@@ -197,20 +183,6 @@ mod tests {
                 format!("{:.2}", value(&event)["amount"].as_f64().unwrap()),
                 format!("{}.{:02}", cents / 100, cents % 100)
             );
-        }
-    }
-
-    #[test]
-    fn the_end_moves_every_partition_of_both_topics_past_the_window() {
-        let mut transactions = Transactions::new(4);
-        (0..500).for_each(|n| drop(transactions.next_event(NOW_MS + n)));
-        let last = transactions.last_events(NOW_MS + 500);
-        let mut places: Vec<_> = last.iter().filter_map(|event| Some((event.topic, event.partition?))).collect();
-        places.sort_unstable();
-        let of = |topic| (0..users::PARTITIONS).map(move |partition| (topic, partition));
-        assert_eq!(places, of(TOPIC).chain(of(users::TOPIC)).collect::<Vec<_>>());
-        for event in last.iter().filter(|event| event.topic == TOPIC) {
-            assert_eq!((value(event)["amount"].as_f64(), event.what), (Some(0.0), What::Other), "no row of its own");
         }
     }
 }
