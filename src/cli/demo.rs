@@ -185,7 +185,7 @@ fn finish(engine: Engine) -> Result<Vec<Arc<PipelineStats>>, String> {
 }
 
 fn options() -> RunOptions {
-    RunOptions { describe_by_broker: Some(1), ..RunOptions::default() }
+    RunOptions { describe_by_broker: Some(1), leaves_group: true, ..RunOptions::default() }
 }
 
 /// Everything that was produced has been processed, and the blocks before the last are in the table.

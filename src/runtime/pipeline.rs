@@ -268,7 +268,10 @@ fn coordinate(
     loop {
         if stop.load(Relaxed) && !stopping {
             stopping = true;
-            coordinator.stop(&mut workers, process.clock.boot_ms());
+            match process.options.leaves_group {
+                true => coordinator.stop_and_leave(&mut workers, process.clock.boot_ms()),
+                false => coordinator.stop(&mut workers, process.clock.boot_ms()),
+            }
         }
         let heard: Vec<_> = messages.try_iter().collect();
         let wait = if heard.is_empty() { POLL_WAIT } else { Duration::ZERO };

@@ -57,6 +57,7 @@ impl Script {
     fn rounds(self) -> u32 {
         match self {
             Script::Replays | Script::ReplaysShared => 80,
+            Script::Joins(_) => 24,
             _ => 60,
         }
     }

@@ -29,6 +29,7 @@ use weir::source::memory::CommitFault;
 #[test]
 fn a_crash_at_any_call_changes_nothing_in_the_table() {
     for script in Script::ALL {
+        let began = std::time::Instant::now();
         let calls = calls_of(script, script.setup());
         for keeps_disk in [true, false] {
             for call in 1..=calls {
@@ -38,6 +39,7 @@ fn a_crash_at_any_call_changes_nothing_in_the_table() {
                 }
             }
         }
+        println!("{script:?}: {calls} calls, {:?}", began.elapsed());
     }
 }
 
@@ -48,7 +50,9 @@ fn rows_meet_and_stay_alone_in_every_kind_of_join() {
         assert_eq!(script.run(&mut world, &mut crash_everywhere::good, &mut |_| ()), Ok(()), "{kind:?}");
         let [alone, met] = joins::alone_and_met(&world);
         println!("{kind:?}: {met} met, {alone} alone");
-        assert!(met > 3 && (alone > 0 || kind == joins::Joins::WithItself), "{kind:?}: {met} met, {alone} alone");
+        // An inner join has no row alone, and of three topics somebody is met.
+        let may_lack = matches!(kind, joins::Joins::WithItself | joins::Joins::Three);
+        assert!(met > 3 && (alone > 0 || may_lack), "{kind:?}: {met} met, {alone} alone");
     }
 }
 

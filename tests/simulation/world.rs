@@ -196,7 +196,20 @@ impl World {
         };
         world.seams.advance(100_000);
         world.make_makers();
+        if world.setup.joins.is_some() {
+            world.begin_every_log();
+        }
         world
+    }
+
+    /// No input is ever idle where rows are joined, so that one without any record would hold back the others for good.
+    fn begin_every_log(&mut self) {
+        for input in 0..self.setup.inputs {
+            for partition in 0..self.setup.partitions {
+                let time_ms = WALL_START_MS - 1000;
+                self.send(input, partition, SimRecord { time_ms, key: 0, content: Content::Good, generation: 0 });
+            }
+        }
     }
 
     fn make_makers(&mut self) {
