@@ -3,6 +3,7 @@
 //! Owns what all tasks of a pipeline begin with: the store, the factory of inputs and steps, the noted ends. Runs
 //! on the coordinator's thread; asks the broker, never commits.
 
+mod range;
 mod replay;
 
 use crate::clock::Clock;
@@ -19,6 +20,7 @@ use crate::source::{CommittedOffsets, Group, Input, TopicInfo, Wake};
 use crate::state::ledger::{self, Counts, Ledger, Mark, Moment, PartitionsSeen, RecordName, TaskEntry};
 use crate::state::{StateStore, Table, WriteBatch};
 use crate::types::{Incarnation, TaskNo, TopicId};
+use range::{closed_before, tables_first, watermark_cap_ms};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -394,69 +396,6 @@ impl Opening {
         })
     }
 
-    /// Where re-reading begins, and the moment it ends with.
-    #[allow(clippy::too_many_arguments)]
-    fn reread_range(
-        &mut self,
-        group: &mut dyn Group,
-        partition: i32,
-        start: &Start,
-        mark: &Mark,
-        origin: &[i64],
-        watermark_ms: Option<i64>,
-        logs: &[(i64, i64)],
-    ) -> Result<(Vec<i64>, Moment)> {
-        let mut to = mark.acknowledged.clone();
-        let mut watermark_ms = watermark_ms;
-        if start.case == Case::Reset {
-            // The Kafka timestamp at the new position stands in for the watermark: the earliest of the inputs'.
-            // Tables are read from their beginning, whatever that time is.
-            let mut earliest = None;
-            let is_stream = |(topic, _): &(usize, i64)| !self.settings.roles.tables.contains(topic);
-            for (topic, position) in to.positions().into_iter().enumerate().filter(is_stream) {
-                let at = group.timestamp_at(topic, partition, position)?;
-                earliest = earliest.into_iter().chain(at).min();
-            }
-            let at = earliest.unwrap_or_else(|| self.clock.wall_ms());
-            // It says how far back to read, and no more: the watermark itself is what re-reading finds, for event
-            // times may be much older than the records, and those would all be late.
-            // Nobody noted a clock for what is re-read; without one every record would lie in the future.
-            to.note_ms = self.clock.wall_ms();
-            watermark_ms = Some(at);
-        }
-        let Some(reach_ms) = self.factory.reach_ms() else {
-            return Ok((to.positions(), to));
-        };
-        let since_ms = recovery::reread_since_ms(watermark_ms, reach_ms, self.settings.roles.max_future_ms);
-        let mut from = Vec::new();
-        for (topic, end) in to.positions().into_iter().enumerate() {
-            if self.settings.roles.tables.contains(&topic) {
-                from.push(logs[topic].0.min(end));
-                continue;
-            }
-            let earliest = origin.get(topic).copied().unwrap_or(end);
-            let wanted = match since_ms {
-                Some(since_ms) => group.offset_at(topic, partition, since_ms)?.max(earliest),
-                None => earliest,
-            };
-            let short = wanted < logs[topic].0;
-            if short && start.case != Case::Reset {
-                self.stats.recovered("restore_short");
-                tracing::warn!(
-                    pipeline = self.settings.name,
-                    partition,
-                    topic = self.settings.topics[topic].0,
-                    wanted,
-                    first = logs[topic].0,
-                    "the topic does not reach back far enough to restore the whole window: duplicates of what is \
-                     gone will pass"
-                );
-            }
-            from.push(wanted.max(logs[topic].0).min(end));
-        }
-        Ok((from, to))
-    }
-
     /// A position that processing needs and the log does not have.
     fn close_gaps(&mut self, opened: &mut Opened, logs: &[(i64, i64)]) -> Result<()> {
         if opened.start.base == Base::DeliverFirst {
@@ -605,27 +544,6 @@ impl Opened {
             self.mark.acknowledged.inputs[topic].position = position;
         }
     }
-}
-
-/// The tables that are read up to their ends before anything else, as (topic, end): all that are bootstrapped as long
-/// as the source is at its origin, and one that nothing was read of yet (a join was added).
-fn tables_first(roles: &InputRoles, begins: &[i64], origin: &[i64], log_ends: &[i64]) -> Vec<(usize, i64)> {
-    let is_new = |topic: &usize| begins.get(*topic) == origin.get(*topic);
-    let left_is_new = roles.left.iter().all(is_new);
-    let tables = roles.bootstrapped.iter().copied().filter(|table| left_is_new || is_new(table));
-    tables.map(|table| (table, log_ends[table])).filter(|(table, end)| begins[*table] < *end).collect()
-}
-
-/// The last closing of windows that is behind where re-reading begins.
-fn closed_before(from: &Moment, to: &Moment) -> Option<Vec<i64>> {
-    let closed = to.closed.as_ref()?;
-    let is_behind = from.positions().iter().zip(closed).all(|(position, closed)| position > closed);
-    if is_behind { to.closed.clone() } else { from.closed.clone() }
-}
-
-/// Re-reading state-only never raises the watermark above the mark's, where the mark knows one.
-fn watermark_cap_ms(to: &Moment) -> i64 {
-    if to.has_times() { to.watermark_ms } else { i64::MAX }
 }
 
 fn history_of_ledger(ledger: &Ledger) -> History {

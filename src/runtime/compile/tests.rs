@@ -6,6 +6,7 @@ use crate::codec::decode::Decoded;
 use crate::codec::record::RecordBatch;
 use crate::codec::rows::{BadRow, Field, Kind as FieldKind, Rows};
 use crate::config::parse;
+use crate::runtime::inputs::{Feeds, InputSide};
 use crate::sink::{Block, BuilderMark};
 use crate::state::buffer::SegmentSize;
 use crate::state::memory::MemoryStore;
@@ -276,6 +277,48 @@ fn the_state_belongs_to_the_plan_of_its_join() {
     assert_eq!(hash(&table(true)), hash(&table(false)), "how a table was read first is not in it");
     assert_ne!(hash(&interval("")), hash(&interval(", steps: [ { filter: amount > 8 } ]")));
     assert_ne!(hash(&interval("")), hash(&interval(", time: { lateness: 1s }")));
+}
+
+/// A stream, an exact table, a table that is not read first, and the source itself.
+fn several_joins() -> String {
+    let join = |with: String, name: &str, how: &str| {
+        format!("{{ join: {{ with: {{ {with} }}, as: {name}, key: id, {how} }} }}")
+    };
+    let stream = |topic: &str| format!("kafka: {{ topic: {topic} }}");
+    let table = |topic: &str| format!("{}, retain: forever, time: {{ lateness: 3s }}", stream(topic));
+    let joins = [
+        join(stream("payments"), "payment", "kind: interval, within: 2s"),
+        join(table("users"), "user", "kind: temporal, within: 1s, exact: true"),
+        join(format!("{}, bootstrap: false", table("rates")), "rate", "kind: temporal, within: 1s"),
+        join(stream("orders"), "earlier", "kind: interval, within: 1s, max_skew: 7s"),
+    ];
+    joins.join(", ")
+}
+
+#[test]
+fn each_topic_knows_its_sides() {
+    let plan = plan(&several_joins());
+    let roles = roles(&plan);
+    assert_eq!((roles.left.as_slice(), roles.is_merged), (&[0][..], true));
+    assert_eq!((roles.tables, roles.bootstrapped), (vec![2, 3], vec![2]));
+    let make_builder: MakeBuilder =
+        Arc::new(|_: &mut dyn FnMut(&str) -> Slot| -> Box<dyn BlockBuilder> { Box::new(NoBuilder) });
+    let blueprint = Blueprint::new(plan.clone(), [7; 16], 1 << 20, make_builder);
+    let mut parts = blueprint.parts(3, TaskNo(1)).unwrap_or_else(|findings| panic!("{findings:#?}"));
+    let facts = |side: InputSide| (side.decoder.topic().to_owned(), side.feeds, side.lateness_ms, side.max_skew_ms);
+    let topics = parts.take_sides(&plan).into_iter();
+    let sides: Vec<Vec<_>> = topics.map(|sides| sides.into_iter().map(facts).collect()).collect();
+    let own = [Feeds::Left, Feeds::Right { join: 3 }].map(|feeds| ("orders".to_owned(), feeds, 0, Some(7_000)));
+    assert_eq!(sides[0], own, "the source feeds all joins, and the strictest of them holds it");
+    assert_eq!(sides[1], [("payments".to_owned(), Feeds::Right { join: 0 }, 0, Some(20_000))]);
+    assert_eq!(sides[2], [("users".to_owned(), Feeds::Table { join: 1, exact: true }, 3_000, None)]);
+    assert_eq!(sides[3], [("rates".to_owned(), Feeds::Table { join: 2, exact: false }, 3_000, None)]);
+}
+
+#[test]
+fn without_a_join_one_topic_is_not_merged() {
+    let roles = roles(&plan("{ filter: a > 1 }"));
+    assert!(!roles.is_merged && roles.tables.is_empty());
 }
 
 #[test]

@@ -210,6 +210,36 @@ fn catching_up_needs_the_records_and_no_flags() {
 }
 
 #[test]
+fn a_flag_that_kafka_knows_of_is_no_reason_not_to_catch_up() {
+    let mut flagged = ledger(moment(4, 4, 40), vec![]);
+    flagged.epochs.push(EpochRecord { flags: crate::state::ledger::flag::REPLAY, ..record(moment(4, 4, 40)) });
+    assert_eq!(case(Some(&flagged), &committed(&mark(moment(9, 9, 90)))).case, Case::CatchUp);
+}
+
+#[test]
+fn a_ledger_catches_up_over_a_closing_of_windows_that_lies_ahead() {
+    let closed_at = |position: i64| committed(&mark(Moment { closed: Some(vec![position]), ..moment(9, 9, 90) }));
+    let behind = ledger(moment(4, 4, 40), vec![]);
+    assert_eq!(case(Some(&behind), &closed_at(40)).case, Case::CatchUp);
+    assert_eq!(case(Some(&behind), &closed_at(39)).case, Case::Restore, "it has read on with them open");
+    let mut closed = ledger(moment(4, 4, 40), vec![]);
+    closed.checkpoint.moment.closed = Some(vec![39]);
+    assert_eq!(case(Some(&closed), &closed_at(39)).case, Case::CatchUp);
+}
+
+#[test]
+fn how_far_back_to_read_is_not_said_by_a_table() {
+    let mut old = moment(4, 4, 40);
+    old.watermark_ms = 500;
+    let restore = |tables: &'static [usize]| {
+        let start = decide_with(None, &committed(&mark(old.clone())), |facts| facts.tables = tables).unwrap();
+        start.base
+    };
+    assert_eq!(restore(&[]), Base::Reread { origin: vec![0], watermarks: Some(400) });
+    assert_eq!(restore(&[0]), Base::Reread { origin: vec![0], watermarks: Some(500) });
+}
+
+#[test]
 fn a_restoring_ledger_never_continues() {
     let mut half = ledger(moment(4, 4, 40), vec![]);
     half.checkpoint.restoring = true;

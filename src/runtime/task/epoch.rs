@@ -79,11 +79,17 @@ impl Task {
         let began = std::time::Instant::now();
         let (rows, records) = (self.chain.block_rows(), self.open.as_ref().map_or(0, |open| open.records));
         let left = self.settings.batch.rows.saturating_sub(rows).min(limits::EPOCH_RECORDS_MAX - records);
+        let read_tables = !self.tables_first.is_empty();
+        let ends = self.table_ends();
+        if read_tables && ends.is_none() && self.open.is_some() {
+            // Up to here there are epochs of tables alone.
+            self.seal(io, SealedWhy::End, None)?;
+            return Ok(true);
+        }
         let times_before = self.inputs.times;
         let begins = self.open.is_none();
         let rises = begins && self.inputs.begin_epoch(self.idle_at_start(io), io.wall_ms);
         let idle_before = self.inputs.times.idle;
-        let ends = self.table_ends();
         let limit = PassLimit {
             records: limits::PASS_RECORDS_MAX.min(left.max(1) as usize),
             bytes: limits::PASS_BYTES_MAX,
