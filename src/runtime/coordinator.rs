@@ -148,11 +148,6 @@ impl Coordinator {
         self.begin_stop(Stopping::Stay, workers, boot_ms + limits::STOP_WAIT_MS);
     }
 
-    /// The same, and the member leaves: nobody waits for it to come back.
-    pub fn stop_and_leave(&mut self, workers: &mut dyn Workers, boot_ms: u64) {
-        self.begin_stop(Stopping::Leave, workers, boot_ms + limits::STOP_WAIT_MS);
-    }
-
     /// Serves the group's events and the tasks' messages, then commits what is to be said.
     pub fn tick(&mut self, messages: Vec<(TaskId, FromTask)>, workers: &mut dyn Workers, boot_ms: u64, wait: Duration) {
         if self.progress != Progress::Going {

@@ -25,8 +25,6 @@ pub struct RunOptions {
     pub until_end: bool,
     /// With `until_end`: what waits in windows comes out first.
     pub close_windows: bool,
-    /// Leaves the group when it is told to stop, as a run that reaches its end does.
-    pub leaves_group: bool,
     /// The broker to ask for topic ids (librdkafka's mock cluster answers only by number).
     pub describe_by_broker: Option<i32>,
 }

@@ -268,10 +268,7 @@ fn coordinate(
     loop {
         if stop.load(Relaxed) && !stopping {
             stopping = true;
-            match process.options.leaves_group {
-                true => coordinator.stop_and_leave(&mut workers, process.clock.boot_ms()),
-                false => coordinator.stop(&mut workers, process.clock.boot_ms()),
-            }
+            coordinator.stop(&mut workers, process.clock.boot_ms());
         }
         let heard: Vec<_> = messages.try_iter().collect();
         let wait = if heard.is_empty() { POLL_WAIT } else { Duration::ZERO };

@@ -4,7 +4,7 @@
 //! The profiles are a table (`retain: forever`): who was here once is known. New users act before their profile is
 //! told, guests have none.
 
-use super::users::{self, Users};
+use super::users::Users;
 use super::{Chance, Claim, Event, Expects, Recent, ResultTable, What};
 use jiff::Timestamp;
 
@@ -170,6 +170,7 @@ fn deed(kind: &str, user: u64, cents: u64, ts_ms: i64, chance: &mut Chance) -> V
 
 #[cfg(test)]
 mod tests {
+    use super::super::users;
     use super::*;
     use std::collections::BTreeSet;
 

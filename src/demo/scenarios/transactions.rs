@@ -3,7 +3,7 @@
 //! About a tenth of the payments is sent again, some profiles come after the payments of their users, and guests
 //! have none: those payments wait for five minutes and come out without one.
 
-use super::users::{self, Users};
+use super::users::Users;
 use super::{Chance, Claim, Event, Expects, Recent, ResultTable, What};
 use jiff::Timestamp;
 
