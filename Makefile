@@ -12,8 +12,8 @@ cargo_deny := $(parts_dir)/cargo-deny/bin/cargo-deny
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
-demo: build ## a stream with duplicates arrives clean in ClickHouse; DEMO="--for 60s" and the like are passed on
-	"$(CARGO_TARGET_DIR)/release/weir" demo $(DEMO)
+demo: build ## a stream with duplicates arrives clean in ClickHouse; SCENARIO=transactions, DEMO="--for 60s" and the like
+	"$(CARGO_TARGET_DIR)/release/weir" demo $(if $(SCENARIO),--scenario $(SCENARIO)) $(DEMO)
 
 # Named targets: `--all-targets` would run the benches, too. Clippy has compiled those.
 test: parts lint deny ## everything that CI checks

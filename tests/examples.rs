@@ -207,3 +207,179 @@ fn an_older_version_that_arrives_late_is_dropped() {
     assert_eq!(result.rows, "3\t2026-03-01 11:00:00.000", "noon in Berlin");
     assert_eq!((result.duplicates, result.dead_letters), (1, 0));
 }
+
+/// Ten in the morning of the first of March, 2026.
+const TEN_MS: i64 = 1_772_359_200_000;
+const MINUTE_MS: i64 = 60_000;
+const HOUR_MS: i64 = 60 * MINUTE_MS;
+
+#[test]
+fn an_order_gets_the_customer_as_he_was_when_it_was_placed() {
+    let order = |id: &str, customer: u32, at: &str| {
+        let value =
+            format!(r#"{{"order_id":"{id}","customer_id":{customer},"amount":20,"placed_at":"2026-03-01T{at}:00Z"}}"#);
+        Record::of(customer.to_string(), value)
+    };
+    let customer = |id: u32, name: &str, country: &str, at: &str| {
+        let value = format!(
+            r#"{{"id":{id},"name":"{name}","address":{{"country":"{country}"}},"updated_at":"2026-03-01T{at}:00Z"}}"#
+        );
+        Record::of(id.to_string(), value).to("customers")
+    };
+    let result = Example {
+        config: "config/pipelines/enrich-with-table.yaml",
+        records: vec![
+            customer(1, "Ada Byron", "GB", "08:00"),
+            customer(1, "Ada Lovelace", "FR", "10:00"),
+            customer(2, "Bob", "PL", "08:00"),
+            Record::tombstone("2", TEN_MS - HOUR_MS).to("customers"),
+            order("o1", 1, "09:00"),
+            order("o2", 1, "11:00"),
+            order("o3", 2, "08:30"),
+            order("o4", 2, "11:00"),
+            // Nobody knows this customer; the second order comes when the first has waited long enough.
+            order("o5", 3, "12:00"),
+            order("o6", 3, "13:00"),
+        ],
+        result: "SELECT order_id, customer_id, customer_name, country FROM orders_with_customers ORDER BY order_id",
+    }
+    .run();
+    let rows = [
+        "o1\t1\tAda Byron\tGB",
+        "o2\t1\tAda Lovelace\tFR",
+        "o3\t2\tBob\tPL",
+        "o4\t2\t\\N\tunknown",
+        "o5\t3\t\\N\tunknown",
+    ];
+    assert_eq!(result.rows.lines().collect::<Vec<_>>(), rows);
+    assert_eq!(result.dead_letters, 0);
+}
+
+#[test]
+fn every_payment_within_the_interval_and_every_unpaid_order_is_a_row() {
+    let order = |id: &str, at_ms: i64| {
+        let value = format!(r#"{{"order_id":"{id}","amount":20,"placed_at":{}}}"#, TEN_MS + at_ms);
+        Record::of("one partition", value)
+    };
+    let payment = |id: &str, order: &str, state: &str, at_ms: i64| {
+        let value = format!(
+            r#"{{"payment_id":"{id}","order_id":"{order}","state":"{state}","amount":10.5,"paid_at":{}}}"#,
+            TEN_MS + at_ms
+        );
+        Record::of("one partition", value).to("payments")
+    };
+    let result = Example {
+        config: "config/pipelines/orders-payments.yaml",
+        records: vec![
+            order("a", 0),
+            order("b", 10 * MINUTE_MS),
+            order("c", 20 * MINUTE_MS),
+            payment("p3", "b", "captured", 9 * MINUTE_MS),
+            payment("p3", "b", "captured", 9 * MINUTE_MS),
+            payment("p4", "b", "refused", 11 * MINUTE_MS),
+            payment("p1", "a", "captured", HOUR_MS - 1),
+            payment("p2", "a", "captured", HOUR_MS),
+            payment("p5", "a", "captured", HOUR_MS + 1),
+            // Time goes on for both.
+            order("z", 3 * HOUR_MS),
+            payment("p9", "z", "captured", 3 * HOUR_MS),
+        ],
+        result: "SELECT order_id, payment_id, paid, formatDateTime(paid_at, '%H:%i') \
+                 FROM orders_and_payments ORDER BY order_id, payment_id",
+    }
+    .run();
+    let rows =
+        ["a\tp1\t10.5\t10:59", "a\tp2\t10.5\t11:00", "b\tp3\t10.5\t10:09", "c\t\\N\t\\N\t\\N", "z\tp9\t10.5\t13:00"];
+    assert_eq!(result.rows.lines().collect::<Vec<_>>(), rows);
+    assert_eq!((result.duplicates, result.dead_letters), (1, 0));
+}
+
+#[test]
+fn an_order_its_payment_and_its_shipment_become_one_row() {
+    let record = |topic: &'static str, value: String| Record::of("one partition", value).to(topic);
+    let order = |id: &str, at_ms: i64| {
+        record("orders", format!(r#"{{"order_id":"{id}","amount":20,"placed_at":{}}}"#, TEN_MS + at_ms))
+    };
+    let payment = |order: &str, amount: u32, at_ms: i64| {
+        let at_ms = TEN_MS + at_ms;
+        let value = format!(r#"{{"order_id":"{order}","amount":{amount},"method":"card","paid_at":{at_ms}}}"#);
+        record("payments", value)
+    };
+    let shipment = |order: &str, at_ms: i64| {
+        let at_ms = TEN_MS + at_ms;
+        record("shipments", format!(r#"{{"order_id":"{order}","carrier":"barge","shipped_at":{at_ms}}}"#))
+    };
+    const DAY_MS: i64 = 24 * HOUR_MS;
+    let result = Example {
+        config: "config/pipelines/three-way-join.yaml",
+        records: vec![
+            order("complete", 0),
+            order("complete", MINUTE_MS),
+            order("never paid", 0),
+            order("never shipped", MINUTE_MS),
+            order("paid in part", MINUTE_MS),
+            payment("complete", 20, 90 * MINUTE_MS),
+            payment("never shipped", 25, 2 * MINUTE_MS),
+            payment("paid in part", 19, 2 * MINUTE_MS),
+            shipment("complete", 2 * DAY_MS),
+            shipment("never paid", 2 * DAY_MS),
+            // After three days: too late for the row of its order.
+            shipment("never shipped", 4 * DAY_MS),
+            // Time goes on for all.
+            order("next", 9 * DAY_MS),
+            payment("next", 20, 9 * DAY_MS),
+            shipment("next", 9 * DAY_MS),
+        ],
+        result: "SELECT * FROM order_journeys ORDER BY order_id",
+    }
+    .run();
+    let rows = ["complete\t20\tcard\t90\tbarge", "never shipped\t20\tcard\t1\t\\N", "next\t20\tcard\t0\tbarge"];
+    assert_eq!(result.rows.lines().collect::<Vec<_>>(), rows);
+    assert_eq!((result.duplicates, result.dead_letters), (1, 0));
+}
+
+#[test]
+fn impressions_and_clicks_come_together_or_alone() {
+    let impression = |id: &str, at_ms: i64| {
+        let value = format!(r#"{{"impression_id":"{id}","campaign":"spring","shown_at":{}}}"#, TEN_MS + at_ms);
+        Record::of("one partition", value)
+    };
+    let click = |id: &str, impression: &str, at_ms: i64| {
+        let at_ms = TEN_MS + at_ms;
+        let value = format!(r#"{{"click_id":"{id}","impression_id":"{impression}","clicked_at":{at_ms}}}"#);
+        Record::of("one partition", value).to("clicks")
+    };
+    let result = Example {
+        config: "config/pipelines/full-join.yaml",
+        records: vec![
+            impression("both", 0),
+            impression("not clicked", MINUTE_MS),
+            impression("clicked too late", MINUTE_MS),
+            click("c1", "both", 0),
+            click("c2", "both", 10 * MINUTE_MS),
+            click("c3", "never shown", 10 * MINUTE_MS),
+            click("c4", "clicked too late", 11 * MINUTE_MS + 1),
+            // Time goes on for both.
+            impression("next", HOUR_MS),
+            click("c9", "next", HOUR_MS),
+        ],
+        result: "SELECT impression_id, campaign, formatDateTime(shown_at, '%H:%i'), click_id, \
+                 formatDateTime(clicked_at, '%H:%i') FROM impressions_and_clicks ORDER BY impression_id, click_id",
+    }
+    .run();
+    let rows = [
+        "both\tspring\t10:00\tc1\t10:00",
+        "both\tspring\t10:00\tc2\t10:10",
+        "clicked too late\tspring\t10:01\t\\N\t\\N",
+        "clicked too late\t\\N\t\\N\tc4\t10:11",
+        "never shown\t\\N\t\\N\tc3\t10:10",
+        "next\tspring\t11:00\tc9\t11:00",
+        "not clicked\tspring\t10:01\t\\N\t\\N",
+    ];
+    let mut found: Vec<_> = result.rows.lines().collect();
+    found.sort_unstable();
+    let mut rows = rows.to_vec();
+    rows.sort_unstable();
+    assert_eq!(found, rows);
+    assert_eq!(result.dead_letters, 0);
+}

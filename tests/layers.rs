@@ -26,7 +26,7 @@ const PLACES: [(&str, &[&str]); 10] = [
     ("axum", &["api/", "demo/clickhouse/"]),
     ("clap", &["cli/"]),
     // The demo makes its table and asks for its proof as any user would, past the engine on purpose.
-    ("clickhouse", &["sink/clickhouse/", "demo/table.rs", "cli/demo.rs"]),
+    ("clickhouse", &["sink/clickhouse/", "demo/proof.rs", "cli/demo.rs"]),
     ("hyper", &["sink/clickhouse/"]),
     ("hyper_util", &["sink/clickhouse/"]),
     ("hyper_rustls", &["sink/clickhouse/"]),

@@ -10,20 +10,78 @@ use std::time::{Duration, Instant};
 pub enum Shape {
     Passthrough,
     Dedup,
+    /// Orders with their payments, within ten minutes.
+    Interval,
+    /// The same with ten times the window, so with ten times the rows in it.
+    IntervalWide,
+    /// Visits with their users, of a table.
+    Temporal,
 }
 
 impl Shape {
+    pub const ALL: [Shape; 5] =
+        [Shape::Passthrough, Shape::Dedup, Shape::Interval, Shape::IntervalWide, Shape::Temporal];
+
     pub fn name(self) -> &'static str {
         match self {
             Shape::Passthrough => "passthrough",
             Shape::Dedup => "dedup",
+            Shape::Interval => "interval",
+            Shape::IntervalWide => "interval-wide",
+            Shape::Temporal => "temporal",
         }
     }
 
-    fn steps(self) -> &'static str {
+    pub fn is_join(self) -> bool {
+        !matches!(self, Shape::Passthrough | Shape::Dedup)
+    }
+
+    /// Source, steps and columns of its pipeline.
+    fn pipeline(self, places: &Places) -> String {
+        let Places { topic, right, .. } = places;
+        let right = right.as_deref().unwrap_or_default();
+        let of_events = |steps: &str| {
+            format!(
+                "    source: {{ kafka: {{ topic: {topic} }} }}\n{steps}    sink: {{ clickhouse: {{ table: events, columns: {{ url: page.url }} }} }}\n"
+            )
+        };
+        let interval = |within: &str| {
+            format!(
+                "    source: {{ kafka: {{ topic: {topic} }}, time: {{ field: placed_at, unit: ms, lateness: 10s }} }}
+    steps:
+      - join:
+          with: {{ kafka: {{ topic: {right} }}, time: {{ field: paid_at, unit: ms, lateness: 10s }} }}
+          as: payment
+          key: order_id
+          kind: interval
+          within: {within}
+    sink:
+      clickhouse:
+        table: orders_paid
+        columns:
+          placed_at: {{ path: placed_at, unit: ms }}
+          paid_at: {{ path: payment.paid_at, unit: ms }}
+          paid: payment.amount
+"
+            )
+        };
         match self {
-            Shape::Passthrough => "",
-            Shape::Dedup => "    steps:\n      - dedup: { key: event_id, window: 24h }\n",
+            Shape::Passthrough => of_events(""),
+            Shape::Dedup => of_events("    steps:\n      - dedup: { key: event_id, window: 24h }\n"),
+            Shape::Interval => interval("10m"),
+            Shape::IntervalWide => interval("100m"),
+            Shape::Temporal => format!(
+                "    source: {{ kafka: {{ topic: {topic} }}, time: {{ field: at, unit: ms }} }}
+    steps:
+      - join:
+          with: {{ kafka: {{ topic: {right} }}, time: {{ field: updated_at, unit: ms }}, retain: forever }}
+          as: user
+          key: user_id
+          kind: temporal
+          within: 10m
+    sink: {{ clickhouse: {{ table: visits_with_users, columns: {{ at: {{ path: at, unit: ms }} }} }} }}
+"
+            ),
         }
     }
 }
@@ -34,6 +92,8 @@ pub struct Measured {
     pub events: u64,
     pub written: u64,
     pub cost: Cost,
+    /// What the state directory holds at the end; 0 for the bare consumer.
+    pub state_bytes: u64,
     /// The summary's numbers; null for the bare consumer.
     pub summary: serde_json::Value,
 }
@@ -49,8 +109,15 @@ impl Measured {
 pub struct Places {
     pub brokers: String,
     pub topic: String,
+    /// The topic of the right side, for a join.
+    pub right: Option<String>,
     pub url: String,
-    pub table: String,
+}
+
+impl Places {
+    pub fn topics(&self) -> Vec<&str> {
+        [Some(&self.topic), self.right.as_ref()].into_iter().flatten().map(String::as_str).collect()
+    }
 }
 
 /// This program in one of its other parts.
@@ -60,11 +127,12 @@ pub fn own(part: &str, arguments: &[&str]) -> Command {
     command
 }
 
-/// The bare consumer in a process of its own.
+/// The bare consumer in a process of its own, over all topics one after the other.
 pub fn bare(places: &Places) -> Measured {
-    let (output, cost) = child::run("the bare consumer", own("bare", &[&places.brokers, &places.topic]));
+    let arguments = [vec![&*places.brokers], places.topics()].concat();
+    let (output, cost) = child::run("the bare consumer", own("bare", &arguments));
     let events = output.trim().parse().expect("it prints how many records it has read");
-    Measured { events, written: 0, cost, summary: serde_json::Value::Null }
+    Measured { events, written: 0, cost, state_bytes: 0, summary: serde_json::Value::Null }
 }
 
 /// `weir run --until-end` on a state directory of its own, as a new group.
@@ -80,8 +148,20 @@ pub fn weir(shape: Shape, places: &Places) -> Measured {
         events: number(&summary["records"]["read"]),
         written: number(&summary["rows"]["written"]),
         cost,
+        state_bytes: bytes_in(&folder.path().join("state")),
         summary,
     }
+}
+
+/// Of all files in a folder.
+fn bytes_in(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).expect("the state directory is there");
+    let bytes = entries.map(|entry| {
+        let entry = entry.expect("it can be read");
+        let metadata = entry.metadata().expect("it is there");
+        if metadata.is_dir() { bytes_in(&entry.path()) } else { metadata.len() }
+    });
+    bytes.sum()
 }
 
 /// weir with a configuration written into the folder, before its subcommand.
@@ -113,19 +193,12 @@ http: {{ listen: \"127.0.0.1:{http_port}\" }}
 runtime: {{ workers: 2 }}
 pipelines:
   - name: {name}
-    source: {{ kafka: {{ topic: {topic} }} }}
-{steps}    sink:
-      clickhouse:
-        table: {table}
-        columns: {{ url: page.url }}
-",
+{pipeline}",
         brokers = places.brokers,
         url = places.url,
         state = folder.join("state").display(),
         name = shape.name(),
-        topic = places.topic,
-        steps = shape.steps(),
-        table = places.table,
+        pipeline = shape.pipeline(places),
     )
 }
 
@@ -143,7 +216,7 @@ pub fn latency(shape: Shape, places: &Places, per_second: u64, seconds: u64) -> 
         get(port, "/readyz").filter(|answer| answer == "ready\n")
     });
     let records = (per_second * seconds).to_string();
-    let arguments = [&*places.brokers, &*places.topic, "0", &records, &per_second.to_string()];
+    let arguments = [&*places.brokers, &*places.topic, "events", "0", &records, &per_second.to_string()];
     child::run("the producer", own("produce", &arguments));
     let text = get(port, "/metrics").expect("weir answers");
     // SAFETY: a plain system call; the child is not reaped yet, so the id is its.

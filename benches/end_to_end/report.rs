@@ -38,13 +38,14 @@ impl Line {
     fn text(&self) -> String {
         let first = &self.runs[0].measured;
         format!(
-            "{:<28} {:>11} {:>11} {:>8.2} {:>8.2} {:>9.0} {:>12.0} {:>7.1} %\n",
+            "{:<32} {:>11} {:>11} {:>8.2} {:>8.2} {:>9.0} {:>9.0} {:>12.0} {:>7.1} %\n",
             self.name,
             first.events,
             first.written,
             self.median(|run| run.measured.cost.wall.as_secs_f64()),
             self.median(|run| run.measured.cost.cpu.as_secs_f64()),
             self.worst(|run| run.measured.cost.memory_peak_bytes as f64) / (1 << 20) as f64,
+            self.worst(|run| run.measured.state_bytes as f64) / (1 << 20) as f64,
             self.median(|run| run.measured.per_cpu_second()),
             self.ratio() * 100.0,
         )
@@ -58,6 +59,7 @@ impl Line {
                 "wall_seconds": run.measured.cost.wall.as_secs_f64(),
                 "cpu_seconds": run.measured.cost.cpu.as_secs_f64(),
                 "memory_peak_bytes": run.measured.cost.memory_peak_bytes,
+                "state_bytes": run.measured.state_bytes,
                 "events_per_cpu_second": run.measured.per_cpu_second(),
                 "bare_events_per_cpu_second": run.bare_per_cpu_second,
                 "ratio": run.ratio(),
@@ -80,8 +82,8 @@ pub struct Report {
 impl Report {
     pub fn text(&self) -> String {
         let mut text = format!(
-            "\n{:<28} {:>11} {:>11} {:>8} {:>8} {:>9} {:>12} {:>9}\n",
-            "", "events", "written", "wall s", "cpu s", "peak MiB", "ev/cpu-s", "of bare"
+            "\n{:<32} {:>11} {:>11} {:>8} {:>8} {:>9} {:>9} {:>12} {:>9}\n",
+            "", "events", "written", "wall s", "cpu s", "peak MiB", "disk MiB", "ev/cpu-s", "of bare"
         );
         self.lines.iter().for_each(|line| text += &line.text());
         for (name, per_second, (p50, p99)) in &self.latencies {

@@ -9,8 +9,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Name and type of the table's columns; both sinks have them.
-pub const COLUMNS: &[(&str, &str)] = &[
+/// Name and type of a table's columns.
+type Columns = &'static [(&'static str, &'static str)];
+
+/// The tables; both sinks have the first.
+pub const TABLES: [(&str, Columns); 3] =
+    [("events", EVENTS), ("orders_paid", ORDERS_PAID), ("visits_with_users", VISITS_WITH_USERS)];
+
+const EVENTS: Columns = &[
     ("event_id", "UUID"),
     ("event_type", "LowCardinality(String)"),
     ("occurred_at", "DateTime64(3)"),
@@ -22,9 +28,31 @@ pub const COLUMNS: &[(&str, &str)] = &[
     ("quantity", "UInt16"),
 ];
 
-/// The statement that makes the same table in a real engine.
-pub fn create_table(table: &str) -> String {
-    let columns: Vec<String> = COLUMNS.iter().map(|(name, of)| format!("{name} {of}")).collect();
+const ORDERS_PAID: Columns = &[
+    ("order_id", "String"),
+    ("customer_id", "UInt64"),
+    ("placed_at", "DateTime64(3)"),
+    ("amount", "Decimal(10, 2)"),
+    ("currency", "LowCardinality(String)"),
+    ("payment_id", "String"),
+    ("paid_at", "DateTime64(3)"),
+    ("paid", "Decimal(10, 2)"),
+    ("method", "LowCardinality(String)"),
+];
+
+const VISITS_WITH_USERS: Columns = &[
+    ("visit_id", "String"),
+    ("user_id", "UInt64"),
+    ("at", "DateTime64(3)"),
+    ("url", "String"),
+    ("name", "String"),
+    ("country", "LowCardinality(String)"),
+    ("tier", "LowCardinality(String)"),
+];
+
+/// The statement that makes the table of events in a real engine.
+pub fn create_events(table: &str) -> String {
+    let columns: Vec<String> = EVENTS.iter().map(|(name, of)| format!("{name} {of}")).collect();
     format!(
         "CREATE TABLE {table} ({}) ENGINE = MergeTree ORDER BY event_id \
          SETTINGS non_replicated_deduplication_window = 10000",
@@ -76,7 +104,8 @@ fn about(question: &str, inserted: u64) -> String {
     } else if asks("merge_tree_settings") {
         vec![pair(("non_replicated_deduplication_window", "0"))]
     } else if asks("system.columns") {
-        COLUMNS.iter().map(column).collect()
+        let asked = TABLES.iter().find(|(table, _)| asks(&format!("'{table}'")));
+        asked.into_iter().flat_map(|(_, columns)| *columns).map(column).collect()
     } else if asks("system.tables") && !asks("MaterializedView") {
         vec![serde_json::json!({
             "engine": "MergeTree",

@@ -1,9 +1,11 @@
-//! The events of the benchmark: shop traffic of about 320 bytes, one in ten a copy of an earlier event.
+//! The records of the benchmark: shop traffic of about 320 bytes, one in ten a copy of an earlier event; for the joins
+//! see `sides.rs`.
 //!
 //! Every event is a function of its number, so that any process can make it. Half of the copies follow their
 //! original within 100,000 records, the others repeat anything that came before. The key is `event_id`, partitioned
 //! as the Java client does it, so a copy takes its original's partition.
 
+use crate::sides;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -20,6 +22,47 @@ const BEGIN_MS: i64 = 1_790_000_000_000;
 const TYPES: [&str; 6] = ["page_view", "search", "add_to_cart", "remove_from_cart", "checkout", "purchase"];
 const COUNTRIES: [&str; 8] = ["DE", "FR", "US", "GB", "PL", "ES", "NL", "JP"];
 const SYSTEMS: [&str; 4] = ["Android 16", "iOS 26.1", "Windows 11", "macOS 26"];
+
+/// What a topic is filled with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Traffic {
+    Events,
+    Orders,
+    Payments,
+    Visits,
+    Users,
+}
+
+impl Traffic {
+    pub fn name(self) -> &'static str {
+        match self {
+            Traffic::Events => "events",
+            Traffic::Orders => "orders",
+            Traffic::Payments => "payments",
+            Traffic::Visits => "visits",
+            Traffic::Users => "users",
+        }
+    }
+
+    pub fn named(name: &str) -> Traffic {
+        use Traffic::*;
+        let found = [Events, Orders, Payments, Visits, Users].into_iter().find(|traffic| traffic.name() == name);
+        found.unwrap_or_else(|| panic!("there is no traffic `{name}`"))
+    }
+
+    /// Writes key and payload of a record by its number; `users` is how many of those there are.
+    fn write(self, record: u64, users: u64, key: &mut Vec<u8>, payload: &mut Vec<u8>) {
+        key.clear();
+        payload.clear();
+        match self {
+            Traffic::Events => write_event(event_of(record), key, payload),
+            Traffic::Orders => sides::write_order(record, key, payload),
+            Traffic::Payments => sides::write_payment(record, key, payload),
+            Traffic::Visits => sides::write_visit(record, users, key, payload),
+            Traffic::Users => sides::write_user(record, key, payload),
+        }
+    }
+}
 
 /// How many different events the first `records` records carry.
 pub fn distinct(records: u64) -> u64 {
@@ -39,10 +82,8 @@ pub fn event_of(record: u64) -> u64 {
 }
 
 /// Writes key and payload of an event.
-pub fn write_event(event: u64, key: &mut Vec<u8>, payload: &mut Vec<u8>) {
+fn write_event(event: u64, key: &mut Vec<u8>, payload: &mut Vec<u8>) {
     let (high, low, other) = (mixed(event), mixed(event ^ 0x5bd1_e995), mixed(event ^ 0x9e37_79b9));
-    key.clear();
-    payload.clear();
     let write = "a vector takes everything";
     write!(
         key,
@@ -76,8 +117,21 @@ pub fn write_event(event: u64, key: &mut Vec<u8>, payload: &mut Vec<u8>) {
     .expect(write);
 }
 
-/// Produces the records of a range; at `per_second` if it says so, else as fast as it goes. Returns the payloads' mean.
-pub fn produce(brokers: &str, topic: &str, records: std::ops::Range<u64>, per_second: Option<u64>) -> f64 {
+/// A topic to fill.
+pub struct Filling<'a> {
+    pub brokers: &'a str,
+    pub topic: &'a str,
+    pub traffic: Traffic,
+    pub records: std::ops::Range<u64>,
+    /// `None`: as fast as it goes.
+    pub per_second: Option<u64>,
+    /// How many users visits are of.
+    pub users: u64,
+}
+
+/// Produces the records of a range. Returns the payloads' mean.
+pub fn produce(filling: Filling<'_>) -> f64 {
+    let Filling { brokers, topic, traffic, records, per_second, users } = filling;
     let linger = if per_second.is_some() { "5" } else { "50" };
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
@@ -92,7 +146,7 @@ pub fn produce(brokers: &str, topic: &str, records: std::ops::Range<u64>, per_se
     let (began, count) = (Instant::now(), records.end - records.start);
     let mut bytes = 0;
     for (place, record) in records.enumerate() {
-        write_event(event_of(record), &mut key, &mut payload);
+        traffic.write(record, users, &mut key, &mut payload);
         bytes += payload.len() as u64;
         send(&producer, BaseRecord::to(topic).key(&key).payload(&payload));
         if place % 100 == 0 {
@@ -115,7 +169,7 @@ fn send<'a>(producer: &BaseProducer, mut record: BaseRecord<'a, Vec<u8>, Vec<u8>
     }
 }
 
-fn mixed(n: u64) -> u64 {
+pub fn mixed(n: u64) -> u64 {
     let n = n.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let n = (n ^ n >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let n = (n ^ n >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -11,15 +11,17 @@ use crate::config::{self, report::Report};
 use crate::demo::broker::Broker;
 use crate::demo::clickhouse::{Server, ServerOptions, server_program};
 use crate::demo::generator::{Generator, GeneratorOptions, GroundTruth};
+use crate::demo::proof::{Aggregate, Proof};
 use crate::demo::scenarios::Scenario;
-use crate::demo::table::{LiveTable, Proof, Snapshot};
+use crate::demo::table::{Joined, LiveTable, Snapshot};
 use crate::error::Error;
-use crate::metrics::{PipelineStats, StepKind};
+use crate::metrics::{PipelineStats, StepKind, StepStats};
 use crate::runtime::engine::{Engine, RunOptions};
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// How long the pipelines may take for what is left when the generator has stopped.
@@ -75,7 +77,7 @@ impl Demo {
         let told = |error: Error| error.to_string();
         let folder = tempfile::tempdir().map_err(|error| format!("cannot make a temporary folder: {error}"))?;
         eprintln!("starting Kafka (in this process) and ClickHouse (the engine as a library) …");
-        let broker = Broker::start(self.scenario.topics()).map_err(told)?;
+        let broker = Broker::start(&Scenario::all_topics()).map_err(told)?;
         let server = Server::start(&ServerOptions {
             program: server_program().map_err(told)?,
             path: folder.path().join("clickhouse"),
@@ -85,17 +87,13 @@ impl Demo {
             log: Some(folder.path().join("clickhouse.log")),
         })
         .map_err(told)?;
-        let io =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
-        let client = clickhouse::Client::default().with_url(server.url()).with_user("default");
+        let clickhouse = Asked::new(server.url())?;
         for statement in self.scenario.tables() {
-            io.block_on(client.query(statement).execute())
-                .map_err(|error| format!("cannot make the tables: {error}"))?;
+            clickhouse.execute(statement).map_err(|error| format!("cannot make the tables: {error}"))?;
         }
         let plan = self.plan(&broker, &server, folder.path())?;
         let prometheus = api::install_metrics()?;
-        let options = RunOptions { describe_by_broker: Some(1), ..RunOptions::default() };
-        let engine = Engine::start(&plan, options, Arc::new(SystemClock)).map_err(|error| error.to_string())?;
+        let engine = Engine::start(&plan, options(), Arc::new(SystemClock)).map_err(|error| error.to_string())?;
         let stats = engine.stats();
         let publish = observe::publisher(engine.busy());
         let watched = Watched {
@@ -118,13 +116,8 @@ impl Demo {
             Arc::new(SystemClock),
         )
         .map_err(told)?;
-        let truth = self.watch(generator, &stats, &engine)?;
-        engine.stop();
-        for outcome in engine.join() {
-            outcome.result.map_err(told)?;
-        }
-        let (table, key) = self.scenario.result();
-        let proof = io.block_on(Proof::ask(&client, table, key, truth)).map_err(told)?;
+        let truth = self.watch(generator, &stats, engine, &plan, &clickhouse)?;
+        let proof = clickhouse.answers(Proof::ask(&clickhouse.client, self.scenario.result(), truth))?;
         proof.show(&mut std::io::stdout()).map_err(|error| error.to_string())?;
         Ok(proof.holds())
     }
@@ -146,38 +139,63 @@ impl Demo {
         &self,
         generator: Generator,
         stats: &[Arc<PipelineStats>],
-        engine: &Engine,
+        engine: Engine,
+        plan: &Plan,
+        clickhouse: &Asked,
     ) -> Result<GroundTruth, String> {
         let terminal = std::io::stdout().is_terminal();
         let mut table = LiveTable::new(std::io::stdout(), terminal);
         let began = Instant::now();
-        let mut look = Look { began, before: (began, 0) };
+        let mut look = Look { began, before: (began, 0), aggregates: self.scenario.aggregates(), clickhouse };
         let every = if terminal { LOOK_EVERY } else { LINE_EVERY };
         while began.elapsed() < self.duration && !engine.has_ended() {
             std::thread::sleep(every.min(self.duration.saturating_sub(began.elapsed())));
-            let snapshot = look.snapshot(generator.truth(), stats, generator.is_waiting());
+            let snapshot = look.snapshot(generator.truth(), stats, generator.is_waiting())?;
             table.show(&snapshot).map_err(|error| error.to_string())?;
         }
         let truth = generator.stop().map_err(|error| error.to_string())?;
         let deadline = Instant::now() + REST_WAIT;
-        while !engine.has_ended() && !all_written(stats, truth) {
+        while !engine.has_ended() && !is_taken(stats, truth) {
             if Instant::now() > deadline {
                 return Err(format!("waited {} s for the last records to be written", REST_WAIT.as_secs()));
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        table.show(&look.snapshot(truth, stats, false)).map_err(|error| error.to_string())?;
+        // A clean stop writes what was taken; then what waits in windows comes out, as nothing more will come.
+        engine.stop();
+        let mut all = finish(engine)?;
+        if joined(&all).is_some() {
+            all.extend(close_windows(plan)?);
+        }
+        table.show(&look.snapshot(truth, &all, false)?).map_err(|error| error.to_string())?;
         Ok(truth)
     }
 }
 
-/// Everything that was produced has become a row, a duplicate or a dead letter.
-fn all_written(stats: &[Arc<PipelineStats>], truth: GroundTruth) -> bool {
-    stats.iter().all(|stats| {
-        let dead: u64 = stats.dead_letters().values().sum();
-        stats.records_read() >= truth.records
-            && stats.rows_written.load(Relaxed) + duplicates(stats) + dead >= truth.records
-    })
+/// `weir run --until-end --close-windows`. The in-process Kafka would wait for the member that we were until its
+/// session times out; a group that knows nothing yet goes on from the state as well.
+fn close_windows(plan: &Plan) -> Result<Vec<Arc<PipelineStats>>, String> {
+    let mut plan = plan.clone();
+    plan.pipelines.iter_mut().for_each(|pipeline| pipeline.kafka.group.push_str("-end"));
+    let options = RunOptions { until_end: true, close_windows: true, ..options() };
+    finish(Engine::start(&plan, options, Arc::new(SystemClock)).map_err(|error| error.to_string())?)
+}
+
+/// Waits for the end of every pipeline; what they counted.
+fn finish(engine: Engine) -> Result<Vec<Arc<PipelineStats>>, String> {
+    let ended = engine.join().into_iter();
+    ended.map(|outcome| outcome.result.map(|()| outcome.stats).map_err(|error| error.to_string())).collect()
+}
+
+fn options() -> RunOptions {
+    RunOptions { describe_by_broker: Some(1), ..RunOptions::default() }
+}
+
+/// Everything that was produced has been processed, and the blocks before the last are in the table.
+fn is_taken(stats: &[Arc<PipelineStats>], truth: GroundTruth) -> bool {
+    let read: u64 = stats.iter().map(|stats| stats.records_read()).sum();
+    let unsent: u64 = stats.iter().flat_map(|stats| stats.tasks().into_values()).map(|task| task.outbox_blocks).sum();
+    read >= truth.records && unsent == 0
 }
 
 fn duplicates(stats: &PipelineStats) -> u64 {
@@ -185,14 +203,60 @@ fn duplicates(stats: &PipelineStats) -> u64 {
     dedups.map(|step| step.dropped.load(Relaxed)).sum()
 }
 
-/// What the last look was compared with.
-struct Look {
-    began: Instant,
-    before: (Instant, u64),
+/// What became of the left rows of all joins; `None` without one.
+fn joined(stats: &[Arc<PipelineStats>]) -> Option<Joined> {
+    let joins: Vec<_> =
+        stats.iter().flat_map(|stats| &stats.steps).filter(|step| step.kind == StepKind::Join).collect();
+    let sum = |number: fn(&StepStats) -> &AtomicU64| joins.iter().map(|step| number(step).load(Relaxed)).sum();
+    // What is waiting is what the last of several runs of a pipeline says.
+    let last: BTreeMap<&str, _> = stats.iter().map(|stats| (stats.pipeline.as_str(), stats)).collect();
+    let tasks = last.values().flat_map(|stats| stats.tasks().into_values());
+    let waiting = tasks.flat_map(|task| task.joins).map(|join| join.rows).sum();
+    (!joins.is_empty()).then(|| Joined {
+        matched: sum(|step| &step.left_matched),
+        decided: sum(|step| &step.left_decided),
+        waiting,
+    })
 }
 
-impl Look {
-    fn snapshot(&mut self, truth: GroundTruth, stats: &[Arc<PipelineStats>], waiting: bool) -> Snapshot {
+/// ClickHouse, as the demo asks it.
+struct Asked {
+    client: clickhouse::Client,
+    io: tokio::runtime::Runtime,
+}
+
+impl Asked {
+    fn new(url: &str) -> Result<Asked, String> {
+        let io = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let client = clickhouse::Client::default().with_url(url).with_user("default");
+        Ok(Asked { client, io: io.map_err(|error| error.to_string())? })
+    }
+
+    fn execute(&self, statement: &str) -> Result<(), String> {
+        self.io.block_on(self.client.query(statement).execute()).map_err(|error| error.to_string())
+    }
+
+    fn answers<T>(&self, question: impl Future<Output = crate::error::Result<T>>) -> Result<T, String> {
+        self.io.block_on(question).map_err(|error| error.to_string())
+    }
+}
+
+/// What the last look was compared with.
+struct Look<'a> {
+    began: Instant,
+    before: (Instant, u64),
+    /// The query of the aggregates, if the scenario has some.
+    aggregates: Option<&'static str>,
+    clickhouse: &'a Asked,
+}
+
+impl Look<'_> {
+    fn snapshot(
+        &mut self,
+        truth: GroundTruth,
+        stats: &[Arc<PipelineStats>],
+        waiting: bool,
+    ) -> Result<Snapshot, String> {
         let sum = |number: &dyn Fn(&PipelineStats) -> u64| stats.iter().map(|stats| number(stats)).sum::<u64>();
         let read = sum(&|stats| stats.records_read());
         let now = Instant::now();
@@ -203,19 +267,25 @@ impl Look {
             let longest = stats.iter().map(|stats| stats.latency.quantile(share)).fold(0.0, f64::max);
             (longest > 0.0).then(|| Duration::from_secs_f64(longest))
         };
-        Snapshot {
+        let aggregates = match self.aggregates {
+            Some(query) => self.clickhouse.answers(Aggregate::ask(&self.clickhouse.client, query))?,
+            None => vec![],
+        };
+        Ok(Snapshot {
             elapsed: self.began.elapsed(),
             produced: truth.records,
             read,
             duplicates: sum(&duplicates),
             dead_letters: sum(&|stats| stats.dead_letters().values().sum()),
+            joined: joined(stats),
             written: sum(&|stats| stats.rows_written.load(Relaxed)),
             lag: sum(&PipelineStats::lag_records),
             records_per_second,
             latency_p50: latency(0.5),
             latency_p99: latency(0.99),
             waiting,
-        }
+            aggregates,
+        })
     }
 }
 

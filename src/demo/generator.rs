@@ -4,7 +4,7 @@
 //! group has committed, because the in-process Kafka forgets what is older than 5 MiB. Never drops an event.
 
 use super::broker::KEPT_BYTES;
-use super::scenarios::{Event, Scenario, Traffic};
+use super::scenarios::{Event, Scenario, Traffic, What};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use metrics::Counter;
@@ -48,8 +48,13 @@ pub struct GeneratorOptions {
 /// What was produced so far: what the result must be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct GroundTruth {
+    /// Of all topics.
     pub records: u64,
+    /// What a plain insert would have written: records that are rows, copies among them.
+    pub rows: u64,
     pub distinct_keys: u64,
+    /// The amounts of the distinct keys.
+    pub cents: u64,
 }
 
 /// A running generator; dropping it stops it.
@@ -63,7 +68,9 @@ struct Shared {
     stop: AtomicBool,
     waiting: AtomicBool,
     records: AtomicU64,
+    rows: AtomicU64,
     distinct_keys: AtomicU64,
+    cents: AtomicU64,
 }
 
 impl Generator {
@@ -73,7 +80,9 @@ impl Generator {
             stop: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
             records: AtomicU64::new(0),
+            rows: AtomicU64::new(0),
             distinct_keys: AtomicU64::new(0),
+            cents: AtomicU64::new(0),
         });
         let mut run = Run::new(&options, Arc::clone(&shared), clock)?;
         let thread = std::thread::Builder::new()
@@ -88,7 +97,7 @@ impl Generator {
         self.shared.events_per_second.store(events_per_second, Ordering::Relaxed);
     }
 
-    /// Records that Kafka has, and their distinct keys.
+    /// What Kafka has.
     pub fn truth(&self) -> GroundTruth {
         self.shared.truth()
     }
@@ -122,8 +131,22 @@ impl Shared {
     fn truth(&self) -> GroundTruth {
         GroundTruth {
             records: self.records.load(Ordering::Acquire),
+            rows: self.rows.load(Ordering::Acquire),
             distinct_keys: self.distinct_keys.load(Ordering::Acquire),
+            cents: self.cents.load(Ordering::Acquire),
         }
+    }
+
+    /// Kafka has a record of this kind. The number of records comes last: who sees it sees what belongs to it.
+    fn count(&self, what: What) {
+        let cents = match what {
+            What::First { cents } => Some(cents),
+            What::Copy | What::Other => None,
+        };
+        self.rows.fetch_add(u64::from(what != What::Other), Ordering::Release);
+        self.distinct_keys.fetch_add(u64::from(cents.is_some()), Ordering::Release);
+        self.cents.fetch_add(cents.unwrap_or(0), Ordering::Release);
+        self.records.fetch_add(1, Ordering::Release);
     }
 }
 
@@ -191,14 +214,21 @@ impl Run {
             self.producer.poll(Duration::ZERO);
             std::thread::sleep(TICK);
         }
+        for event in self.traffic.last_events() {
+            self.send(event)?;
+        }
         self.producer.flush(BROKER_WAIT).map_err(|error| stop(format!("cannot produce what is left: {error}")))?;
         self.producer.context().check()
     }
 
     fn send_next(&mut self) -> Result<()> {
         let event = self.traffic.next_event(self.clock.wall_ms());
-        let Event { topic, key, payload, first } = event;
-        let mut record = BaseRecord::with_opaque_to(topic, Box::new(first)).key(&key).payload(&payload);
+        self.send(event)
+    }
+
+    fn send(&mut self, event: Event) -> Result<()> {
+        let Event { topic, key, payload, what } = event;
+        let mut record = BaseRecord::with_opaque_to(topic, Box::new(what)).key(&key).payload(&payload);
         while let Err((error, back)) = self.producer.send(record) {
             if error != KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull) {
                 return Err(stop(format!("cannot produce: {error}")));
@@ -296,9 +326,9 @@ impl Log {
 impl ClientContext for Delivered {}
 
 impl ProducerContext for Delivered {
-    type DeliveryOpaque = Box<bool>;
+    type DeliveryOpaque = Box<What>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, first: Box<bool>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, what: Box<What>) {
         let message = match result {
             Ok(message) => message,
             Err((error, _)) => {
@@ -314,8 +344,7 @@ impl ProducerContext for Delivered {
         if let Some(counter) = self.counters.get(message.topic()) {
             counter.increment(1);
         }
-        self.shared.distinct_keys.fetch_add(u64::from(*first), Ordering::Release);
-        self.shared.records.fetch_add(1, Ordering::Release);
+        self.shared.count(*what);
     }
 }
 

@@ -6,5 +6,6 @@
 pub mod broker;
 pub mod clickhouse;
 pub mod generator;
+pub mod proof;
 pub mod scenarios;
 pub mod table;

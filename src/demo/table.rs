@@ -1,21 +1,22 @@
-//! What the demo shows: a live table while it runs, and the proof at the end.
+//! What the demo shows while it runs: a live table.
 //!
-//! On a terminal the table is drawn over itself; elsewhere every look is one plain line. Writes to what it is
-//! given, reads no clock.
+//! On a terminal the table is drawn over itself; elsewhere every look is one plain line, and one for the newest
+//! aggregates where there are any. Writes to what it is given, reads no clock.
 
-use super::generator::GroundTruth;
-use crate::error::{Error, Result};
+use super::proof::Aggregate;
 use std::io::Write;
 use std::time::Duration;
 
 /// The numbers of one look.
-#[derive(Clone, Copy, PartialEq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Snapshot {
     pub elapsed: Duration,
     pub produced: u64,
     pub read: u64,
     pub duplicates: u64,
     pub dead_letters: u64,
+    /// `None` without a join.
+    pub joined: Option<Joined>,
     pub written: u64,
     /// Records in Kafka that are not committed yet.
     pub lag: u64,
@@ -25,6 +26,24 @@ pub struct Snapshot {
     pub latency_p99: Option<Duration>,
     /// The generator is held back by the reader.
     pub waiting: bool,
+    /// What ClickHouse has made of the rows so far, the newest first; empty without aggregates.
+    pub aggregates: Vec<Aggregate>,
+}
+
+/// What became of a join's left rows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Joined {
+    /// Those that found a match, of those decided.
+    pub matched: u64,
+    pub decided: u64,
+    pub waiting: u64,
+}
+
+impl Joined {
+    /// The share that found a match.
+    pub fn rate(&self) -> f64 {
+        if self.decided == 0 { 0.0 } else { self.matched as f64 / self.decided as f64 }
+    }
 }
 
 impl Snapshot {
@@ -63,28 +82,51 @@ impl<W: Write> LiveTable<W> {
         for (name, value, note) in &rows {
             writeln!(self.out, "\x1b[2K  {name:<20} {value:>14}  {note}")?;
         }
-        self.lines_drawn = rows.len();
+        // Never fewer than before, or the last ones would stay.
+        for _ in rows.len()..self.lines_drawn {
+            writeln!(self.out, "\x1b[2K")?;
+        }
+        self.lines_drawn = rows.len().max(self.lines_drawn);
         Ok(())
     }
 }
 
-fn rows(snapshot: &Snapshot) -> [(&'static str, String, String); 6] {
+type Row = (String, String, String);
+
+fn rows(snapshot: &Snapshot) -> Vec<Row> {
     let held = if snapshot.waiting { "generator waits for the reader" } else { "" };
-    let latency = |value: Option<Duration>| value.map_or("-".to_owned(), seconds);
-    [
-        ("produced", grouped(snapshot.produced), held.to_owned()),
-        ("read", grouped(snapshot.read), format!("{} a second", grouped(snapshot.records_per_second as u64))),
-        ("duplicates dropped", grouped(snapshot.duplicates), format!("{:.1} %", snapshot.duplicate_share() * 100.0)),
-        ("written", grouped(snapshot.written), format!("{} dead letters", grouped(snapshot.dead_letters))),
-        ("lag", grouped(snapshot.lag), "records".to_owned()),
-        ("latency", latency(snapshot.latency_p50), format!("p99 {}", latency(snapshot.latency_p99))),
-    ]
+    let duplicates = format!("{:.1} %", snapshot.duplicate_share() * 100.0);
+    let mut rows = vec![
+        row("produced", grouped(snapshot.produced), held.to_owned()),
+        row("read", grouped(snapshot.read), format!("{} a second", grouped(snapshot.records_per_second as u64))),
+        row("duplicates dropped", grouped(snapshot.duplicates), duplicates),
+    ];
+    rows.extend(snapshot.joined.map(|joined| {
+        let rate = format!("join rate {:.1} %, {} waiting", joined.rate() * 100.0, grouped(joined.waiting));
+        row("joined", grouped(joined.matched), rate)
+    }));
+    rows.extend([
+        row("written", grouped(snapshot.written), format!("{} dead letters", grouped(snapshot.dead_letters))),
+        row("lag", grouped(snapshot.lag), "records".to_owned()),
+        row("latency", latency(snapshot.latency_p50), format!("p99 {}", latency(snapshot.latency_p99))),
+    ]);
+    rows.extend(snapshot.aggregates.iter().map(|aggregate| {
+        let Aggregate { at, of, many, much } = aggregate;
+        row(&format!("{at} {of}"), grouped(*many), format!("revenue {much}"))
+    }));
+    rows
+}
+
+fn row(name: &str, value: String, note: String) -> Row {
+    (name.to_owned(), value, note)
 }
 
 fn plain_line(snapshot: &Snapshot) -> String {
-    let latency = |value: Option<Duration>| value.map_or("-".to_owned(), seconds);
-    format!(
-        "{:>4} s  produced {}  read {}  duplicates {} ({:.1} %)  written {}  lag {}  latency p50 {} p99 {}",
+    let joined = snapshot.joined.map_or(String::new(), |joined| {
+        format!("  join rate {:.1} % ({} waiting)", joined.rate() * 100.0, joined.waiting)
+    });
+    let mut line = format!(
+        "{:>4} s  produced {}  read {}  duplicates {} ({:.1} %){joined}  written {}  lag {}  latency p50 {} p99 {}",
         snapshot.elapsed.as_secs(),
         snapshot.produced,
         snapshot.read,
@@ -94,60 +136,20 @@ fn plain_line(snapshot: &Snapshot) -> String {
         snapshot.lag,
         latency(snapshot.latency_p50),
         latency(snapshot.latency_p99),
-    )
+    );
+    let Some(newest) = snapshot.aggregates.first() else { return line };
+    let of_newest = snapshot.aggregates.iter().filter(|aggregate| aggregate.at == newest.at);
+    let told: Vec<String> = of_newest.map(|Aggregate { of, many, much, .. }| format!("{of} {many} ({much})")).collect();
+    line += &format!("\n        {} {}", newest.at, told.join(", "));
+    line
 }
 
-/// What ClickHouse itself says about the result, beside what went in.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Proof {
-    pub table: String,
-    pub key: String,
-    pub truth: GroundTruth,
-    pub rows: u64,
-    pub distinct_keys: u64,
-}
-
-impl Proof {
-    /// Asks for `count()` and `uniqExact(key)`.
-    pub async fn ask(client: &clickhouse::Client, table: &str, key: &str, truth: GroundTruth) -> Result<Proof> {
-        let query = client
-            .query("SELECT count(), uniqExact({key:Identifier}) FROM {table:Identifier}")
-            .param("key", key)
-            .param("table", table);
-        let (rows, distinct_keys) = query
-            .fetch_one::<(u64, u64)>()
-            .await
-            .map_err(|error| Error::stop("demo_proof", format!("cannot ask ClickHouse about {table}: {error}")))?;
-        Ok(Proof { table: table.to_owned(), key: key.to_owned(), truth, rows, distinct_keys })
-    }
-
-    /// Every key that went in is there, once.
-    pub fn holds(&self) -> bool {
-        self.rows == self.truth.distinct_keys && self.distinct_keys == self.truth.distinct_keys
-    }
-
-    pub fn show(&self, out: &mut impl Write) -> std::io::Result<()> {
-        let Proof { table, key, truth, rows, distinct_keys } = self;
-        writeln!(out, "\nClickHouse says: SELECT count(), uniqExact({key}) FROM {table}")?;
-        let lines = [
-            ("rows", *rows),
-            ("distinct keys", *distinct_keys),
-            ("distinct keys produced", truth.distinct_keys),
-            ("rows of a plain insert", truth.records),
-            ("duplicates kept out", truth.records.saturating_sub(*rows)),
-        ];
-        for (name, number) in lines {
-            writeln!(out, "  {name:<24} {:>14}", grouped(number))?;
-        }
-        match self.holds() {
-            true => writeln!(out, "Every key is there exactly once."),
-            false => writeln!(out, "NOT exactly once: please file this as a bug, with the seed."),
-        }
-    }
+fn latency(value: Option<Duration>) -> String {
+    value.map_or("-".to_owned(), |duration| format!("{:.2} s", duration.as_secs_f64()))
 }
 
 /// `1234567` as `1,234,567`.
-fn grouped(number: u64) -> String {
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
@@ -157,10 +159,6 @@ fn grouped(number: u64) -> String {
         text.push(digit);
     }
     text
-}
-
-fn seconds(duration: Duration) -> String {
-    format!("{:.2} s", duration.as_secs_f64())
 }
 
 #[cfg(test)]
@@ -204,14 +202,36 @@ mod tests {
         assert!(text.contains("duplicates dropped            1,200  10.0 %"), "{text}");
     }
 
+    fn with_join_and_aggregates(minutes: &[&str]) -> Snapshot {
+        let aggregate = |at: &&str| {
+            let of = |of: &str| Aggregate { at: (*at).into(), of: of.into(), many: 1200, much: "99.50".into() };
+            [of("DE"), of("FR")]
+        };
+        Snapshot {
+            joined: Some(Joined { matched: 970, decided: 1000, waiting: 12 }),
+            aggregates: minutes.iter().flat_map(aggregate).collect(),
+            ..snapshot()
+        }
+    }
+
     #[test]
-    fn the_proof_holds_only_when_every_key_is_there_once() {
-        let truth = GroundTruth { records: 110, distinct_keys: 100 };
-        let proof = |rows, distinct_keys| Proof { table: "t".into(), key: "k".into(), truth, rows, distinct_keys };
-        assert!(proof(100, 100).holds());
-        assert!(!proof(101, 100).holds() && !proof(99, 99).holds() && !proof(100, 99).holds());
+    fn a_join_has_its_rate_and_aggregates_their_newest_minute_in_a_line_of_their_own() {
         let mut out = Vec::new();
-        proof(100, 100).show(&mut out).unwrap();
-        assert!(String::from_utf8(out).unwrap().ends_with("Every key is there exactly once.\n"));
+        LiveTable::new(&mut out, false).show(&with_join_and_aggregates(&["10:31", "10:30"])).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("  join rate 97.0 % (12 waiting)  written"), "{text}");
+        assert!(text.ends_with("\n        10:31 DE 1200 (99.50), FR 1200 (99.50)\n"), "{text}");
+    }
+
+    #[test]
+    fn aggregates_that_become_fewer_leave_nothing_behind() {
+        let mut out = Vec::new();
+        let mut table = LiveTable::new(&mut out, true);
+        table.show(&with_join_and_aggregates(&["10:31", "10:30"])).unwrap();
+        table.show(&with_join_and_aggregates(&["10:32"])).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text.matches('\n').count(), 22, "eleven lines, twice");
+        assert!(text.ends_with("10:32 FR                      1,200  revenue 99.50\n\x1b[2K\n\x1b[2K\n"), "{text:?}");
+        assert!(text.contains("joined                          970  join rate 97.0 %, 12 waiting"), "{text:?}");
     }
 }

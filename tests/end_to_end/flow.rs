@@ -20,6 +20,18 @@ impl Dice {
     }
 }
 
+/// What a flow sends, without an end.
+pub trait Feed: Send + 'static {
+    fn next_record(&mut self) -> TestRecord;
+}
+
+impl Feed for Events {
+    fn next_record(&mut self) -> TestRecord {
+        let (id, payload) = self.next();
+        TestRecord::new(payload).key(id)
+    }
+}
+
 /// Writes events: every fourth repeats an id, near or far. Event time moves on by ten seconds each.
 pub struct Events {
     dice: Dice,
@@ -84,11 +96,7 @@ impl Events {
     }
 
     pub fn take(&mut self, count: usize) -> Vec<TestRecord> {
-        let mut record = || {
-            let (id, payload) = self.next();
-            TestRecord::new(payload).key(id)
-        };
-        (0..count).map(|_| record()).collect()
+        (0..count).map(|_| self.next_record()).collect()
     }
 }
 
@@ -101,18 +109,20 @@ pub fn dice(what: &str) -> Dice {
 }
 
 /// A producer in the background, until it is stopped.
-pub struct Flow {
+pub struct Flow<F = Events> {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<(u64, Events)>>,
+    thread: Option<JoinHandle<(u64, F)>>,
 }
 
 impl Flow {
     pub fn start(kafka: &Kafka, topic: &str, per_second: u64, seed: u64) -> Flow {
         Flow::go_on(kafka, topic, per_second, Events::new(seed))
     }
+}
 
+impl<F: Feed> Flow<F> {
     /// Goes on where the events are.
-    pub fn go_on(kafka: &Kafka, topic: &str, per_second: u64, events: Events) -> Flow {
+    pub fn go_on(kafka: &Kafka, topic: &str, per_second: u64, events: F) -> Flow<F> {
         let producer = kafka.producer(&[]);
         let (stop, topic) = (Arc::new(AtomicBool::new(false)), topic.to_owned());
         let told = stop.clone();
@@ -121,32 +131,32 @@ impl Flow {
     }
 
     /// Ends it when the broker has all; how many that were, and the events to go on with.
-    pub fn stop(mut self) -> (u64, Events) {
+    pub fn stop(mut self) -> (u64, F) {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.take().expect("it is stopped once").join().expect("the producer's thread does not panic")
     }
 }
 
-impl Drop for Flow {
+impl<F> Drop for Flow<F> {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
     }
 }
 
-fn produce(
+fn produce<F: Feed>(
     producer: &BaseProducer,
     topic: &str,
     per_second: u64,
-    mut events: Events,
+    mut events: F,
     stop: &AtomicBool,
-) -> (u64, Events) {
+) -> (u64, F) {
     let begun = Instant::now();
     let mut sent = 0;
     while !stop.load(Ordering::SeqCst) {
         let due = begun.elapsed().as_millis() as u64 * per_second / 1000;
         while sent < due {
-            let (id, payload) = events.next();
-            while producer.send(BaseRecord::to(topic).key(&id).payload(&payload)).is_err() {
+            let record = events.next_record();
+            while producer.send(to(topic, &record)).is_err() {
                 // The queue is full: the broker is away.
                 producer.poll(Duration::from_millis(10));
             }
@@ -156,4 +166,11 @@ fn produce(
     }
     producer.flush(PATIENCE).expect("the broker takes what was sent");
     (sent, events)
+}
+
+fn to<'a>(topic: &'a str, record: &'a TestRecord) -> BaseRecord<'a, Vec<u8>, Vec<u8>> {
+    let mut sent = BaseRecord::to(topic);
+    (sent.partition, sent.timestamp) = (record.partition, record.timestamp_ms);
+    (sent.key, sent.payload) = (record.key.as_ref(), record.payload.as_ref());
+    sent
 }

@@ -10,6 +10,8 @@ mod damage;
 mod disk;
 mod flow;
 mod groups;
+mod joined;
+mod joins;
 mod kills;
 mod lossy;
 mod oracle;
@@ -19,6 +21,7 @@ mod refused;
 mod secured;
 mod several_pipelines;
 mod several_topics;
+mod sides;
 mod stage;
 mod stops;
 #[path = "../support/mod.rs"]

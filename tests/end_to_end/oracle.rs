@@ -6,6 +6,7 @@ use crate::support::clickhouse::ClickHouse;
 use crate::support::kafka::{Kafka, Produced};
 use crate::weir::Weir;
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 /// A row, known by where it came from.
@@ -54,12 +55,12 @@ pub fn stored(clickhouse: &ClickHouse, table: &str) -> Vec<Row> {
 }
 
 /// The table holds exactly these rows, each once.
-pub fn assert_same(what: &str, stored: &[Row], expected: &[Row]) {
-    let mut counts: BTreeMap<&Row, i64> = BTreeMap::new();
+pub fn assert_same<R: Ord + Debug>(what: &str, stored: &[R], expected: &[R]) {
+    let mut counts: BTreeMap<&R, i64> = BTreeMap::new();
     expected.iter().for_each(|row| *counts.entry(row).or_default() -= 1);
     stored.iter().for_each(|row| *counts.entry(row).or_default() += 1);
-    let few = |wanted: fn(i64) -> bool| -> (usize, Vec<&Row>) {
-        let rows: Vec<&Row> = counts.iter().filter(|(_, count)| wanted(**count)).map(|(row, _)| *row).collect();
+    let few = |wanted: fn(i64) -> bool| -> (usize, Vec<&R>) {
+        let rows: Vec<&R> = counts.iter().filter(|(_, count)| wanted(**count)).map(|(row, _)| *row).collect();
         (rows.len(), rows.into_iter().take(5).collect())
     };
     let (missing, extra) = (few(|count| count < 0), few(|count| count > 0));

@@ -1,4 +1,4 @@
-//! Runs one example: its topic in an in-process Kafka, its tables in the embedded ClickHouse, its pipeline to the
+//! Runs one example: its topics in an in-process Kafka, its tables in the embedded ClickHouse, its pipeline to the
 //! end, and then the question.
 
 use crate::support::clickhouse::ClickHouse;
@@ -21,15 +21,27 @@ use weir::runtime::engine::{Engine, RunOptions};
 
 const PARTITIONS: i32 = 2;
 
-/// Key and value; the timestamp is now.
+/// Key and value; for the source's topic and of now, if nothing else is said.
 pub struct Record {
+    topic: Option<&'static str>,
     key: String,
-    value: String,
+    /// `None`: a tombstone.
+    value: Option<String>,
+    timestamp_ms: Option<i64>,
 }
 
 impl Record {
     pub fn of(key: impl Into<String>, value: impl Into<String>) -> Record {
-        Record { key: key.into(), value: value.into() }
+        Record { topic: None, key: key.into(), value: Some(value.into()), timestamp_ms: None }
+    }
+
+    pub fn tombstone(key: impl Into<String>, timestamp_ms: i64) -> Record {
+        Record { topic: None, key: key.into(), value: None, timestamp_ms: Some(timestamp_ms) }
+    }
+
+    /// For another topic than the source's.
+    pub fn to(self, topic: &'static str) -> Record {
+        Record { topic: Some(topic), ..self }
     }
 }
 
@@ -64,12 +76,11 @@ impl Example {
         let (plan, findings) = config::parse(&read(self.config), &variables);
         let plan = plan.unwrap_or_else(|| panic!("{}: {findings:#?}", self.config));
         let [pipeline] = plan.pipelines.as_slice() else { panic!("{} has one pipeline", self.config) };
-        let topic = &pipeline.topics[0].name;
-        broker.create_topic(topic, PARTITIONS).unwrap();
+        pipeline.topics.iter().for_each(|topic| broker.create_topic(&topic.name, PARTITIONS).unwrap());
         if let DeadLettersPlan::Kafka { topic, .. } = &pipeline.dead_letters {
             broker.create_topic(topic, PARTITIONS).unwrap();
         }
-        produce(broker.address(), topic, &self.records);
+        produce(broker.address(), &pipeline.topics[0].name, &self.records);
         // The in-process cluster answers some questions only when a broker is asked by its number.
         let options = RunOptions { until_end: true, describe_by_broker: Some(1), ..RunOptions::default() };
         let engine = Engine::start(&plan, options, Arc::new(SystemClock)).unwrap();
@@ -93,7 +104,7 @@ impl Example {
 }
 
 /// In this order, and each key into one partition.
-fn produce(brokers: &str, topic: &str, records: &[Record]) {
+fn produce(brokers: &str, source: &str, records: &[Record]) {
     let producer: BaseProducer = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("enable.idempotence", "true")
@@ -102,8 +113,10 @@ fn produce(brokers: &str, topic: &str, records: &[Record]) {
         .unwrap();
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
     for record in records {
-        let record = BaseRecord::to(topic).key(&record.key).payload(&record.value).timestamp(now_ms);
-        producer.send(record).unwrap_or_else(|(error, _)| panic!("{error}"));
+        let timestamp_ms = record.timestamp_ms.unwrap_or(now_ms);
+        let mut sent = BaseRecord::to(record.topic.unwrap_or(source)).key(&record.key).timestamp(timestamp_ms);
+        sent.payload = record.value.as_ref();
+        producer.send(sent).unwrap_or_else(|(error, _)| panic!("{error}"));
     }
     producer.flush(PATIENCE).unwrap();
 }

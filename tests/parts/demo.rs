@@ -9,8 +9,8 @@ use std::time::Duration;
 use weir::clock::SystemClock;
 use weir::demo::broker::Broker;
 use weir::demo::generator::{BEHIND_BYTES_MAX, Generator, GeneratorOptions, GroundTruth};
-use weir::demo::scenarios::{Scenario, sessions};
-use weir::demo::table::Proof;
+use weir::demo::proof::{Aggregate, Proof};
+use weir::demo::scenarios::{Scenario, What, sessions};
 
 fn options(broker: &Broker, events_per_second: u64) -> GeneratorOptions {
     GeneratorOptions {
@@ -88,27 +88,59 @@ fn the_generator_waits_for_a_reader_that_does_not_commit() {
     wait_for("the generator to go on", PATIENCE, || (generator.truth().records > stuck).then_some(()));
 }
 
-#[test]
-fn the_proof_asks_clickhouse_itself() {
+/// The first records of a scenario's main topic go into its table as any loader would bring them, in its own database.
+fn load(scenario: Scenario) -> (clickhouse::Client, GroundTruth) {
     let clickhouse = ClickHouse::shared();
-    clickhouse.query("CREATE DATABASE proof");
-    clickhouse.query(&sessions::TABLE_DDL.replace(sessions::TABLE, "proof.user_sessions_clean"));
-    let mut traffic = Scenario::Sessions.traffic(5);
+    let database = format!("proof_{}", scenario.name());
+    clickhouse.query(&format!("CREATE DATABASE {database}"));
+    let client = clickhouse::Client::default().with_url(clickhouse.url()).with_database(&database);
+    for statement in scenario.tables() {
+        block_on(client.query(statement).execute()).unwrap();
+    }
+    let mut traffic = scenario.traffic(5);
     let (mut truth, mut lines) = (GroundTruth::default(), Vec::new());
     for n in 0..500 {
         let event = traffic.next_event(1_790_000_000_000 + n);
         truth.records += 1;
-        if event.first {
+        truth.rows += u64::from(event.what != What::Other);
+        if let What::First { cents } = event.what {
             truth.distinct_keys += 1;
+            truth.cents += cents;
             lines.extend_from_slice(&event.payload);
             lines.push(b'\n');
         }
     }
-    let lines = String::from_utf8(lines).unwrap();
-    clickhouse.query(&format!("INSERT INTO proof.user_sessions_clean FORMAT JSONEachRow\n{lines}"));
-    let client = clickhouse::Client::default().with_url(clickhouse.url()).with_database("proof");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (table, key) = Scenario::Sessions.result();
-    let proof = runtime.block_on(Proof::ask(&client, table, key, truth)).unwrap();
+    let (table, lines) = (scenario.result().table, String::from_utf8(lines).unwrap());
+    let settings = "SETTINGS input_format_skip_unknown_fields = 1, date_time_input_format = 'best_effort'";
+    clickhouse.query(&format!("INSERT INTO {database}.{table} {settings} FORMAT JSONEachRow\n{lines}"));
+    (client, truth)
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+#[test]
+fn the_proof_asks_clickhouse_itself() {
+    let (client, truth) = load(Scenario::Sessions);
+    let proof = block_on(Proof::ask(&client, Scenario::Sessions.result(), truth)).unwrap();
     assert!(proof.holds(), "{proof:?}");
+}
+
+#[test]
+fn the_proof_of_a_join_fails_when_nothing_was_joined() {
+    let (client, truth) = load(Scenario::Transactions);
+    let proof = block_on(Proof::ask(&client, Scenario::Transactions.result(), truth)).unwrap();
+    assert_eq!((proof.rows, proof.cents), (truth.distinct_keys, truth.cents));
+    assert!(!proof.holds() && proof.claims == [0], "{proof:?}");
+}
+
+#[test]
+fn the_aggregates_of_clickhouse_add_up_to_what_was_loaded() {
+    let (client, truth) = load(Scenario::Analytics);
+    let proof = block_on(Proof::ask(&client, Scenario::Analytics.result(), truth)).unwrap();
+    assert_eq!(proof.claims, [truth.distinct_keys, truth.cents, 0], "{proof:?}");
+    let aggregates = block_on(Aggregate::ask(&client, Scenario::Analytics.aggregates().unwrap())).unwrap();
+    assert_eq!(aggregates.iter().map(|aggregate| aggregate.many).sum::<u64>(), truth.distinct_keys);
+    assert!(aggregates.iter().all(|aggregate| aggregate.of == "unknown"), "{aggregates:?}");
 }

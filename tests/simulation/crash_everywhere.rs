@@ -2,6 +2,7 @@
 //! its effect, with the directory kept and lost. Commits and inserts are also lost on their way.
 
 use crate::drive::{acknowledged, round, round_with, settle};
+use crate::joins::Joins;
 use crate::seams::Side;
 use crate::world::{Setup, Violation, World, unclear};
 use weir::source::memory::CommitFault;
@@ -21,16 +22,24 @@ pub enum Script {
     Replays,
     /// The same with two topics in one task, and two instances that share the partitions.
     ReplaysShared,
+    /// Two or three topics, joined.
+    Joins(Joins),
 }
 
 impl Script {
-    pub const ALL: [Script; 6] = [
+    pub const ALL: [Script; 12] = [
         Script::Alone,
         Script::Joined,
         Script::TwoInputs,
         Script::StopAndStart,
         Script::Replays,
         Script::ReplaysShared,
+        Script::Joins(Joins::Interval),
+        Script::Joins(Joins::WithItself),
+        Script::Joins(Joins::Exact),
+        Script::Joins(Joins::Table),
+        Script::Joins(Joins::Temporal),
+        Script::Joins(Joins::Three),
     ];
 
     pub fn setup(self) -> Setup {
@@ -41,12 +50,14 @@ impl Script {
             Script::TwoInputs => Setup { inputs: 2, ..setup },
             Script::Replays => Setup { keeps_letters: true, ..setup },
             Script::ReplaysShared => Setup { keeps_letters: true, inputs: 2, partitions: 2, ..setup },
+            Script::Joins(joins) => Setup::of_joins(7, joins),
         }
     }
 
     fn rounds(self) -> u32 {
         match self {
             Script::Replays | Script::ReplaysShared => 80,
+            Script::Joins(_) => 24,
             _ => 60,
         }
     }
@@ -92,6 +103,7 @@ impl Script {
             world.instances[0].boots_at_ms = 0;
         }
         settle(world)?;
+        world.let_time_pass()?;
         world.judge()
     }
 }

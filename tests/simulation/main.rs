@@ -11,6 +11,7 @@ mod courses;
 mod crash_everywhere;
 mod disk;
 mod drive;
+mod joins;
 mod letters;
 mod member;
 mod process;
@@ -29,6 +30,7 @@ use weir::source::memory::CommitFault;
 #[test]
 fn a_crash_at_any_call_changes_nothing_in_the_table() {
     for script in Script::ALL {
+        let began = std::time::Instant::now();
         let calls = calls_of(script, script.setup());
         for keeps_disk in [true, false] {
             for call in 1..=calls {
@@ -38,7 +40,22 @@ fn a_crash_at_any_call_changes_nothing_in_the_table() {
                 }
             }
         }
+        println!("{script:?}: {calls} calls, {:?}", began.elapsed());
     }
+}
+
+#[test]
+fn rows_meet_in_every_kind_of_join_and_some_stay_alone() {
+    let mut all_alone = 0;
+    for kind in joins::Joins::ALL {
+        let (script, mut world) = (Script::Joins(kind), world::World::new(Script::Joins(kind).setup()));
+        assert_eq!(script.run(&mut world, &mut crash_everywhere::good, &mut |_| ()), Ok(()), "{kind:?}");
+        let [alone, met] = joins::alone_and_met(&world);
+        println!("{kind:?}: {met} met, {alone} alone");
+        assert!(met > 3, "{kind:?}: {met} met, {alone} alone");
+        all_alone += alone;
+    }
+    assert!(all_alone > 3, "{all_alone} alone");
 }
 
 #[test]

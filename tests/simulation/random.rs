@@ -4,6 +4,7 @@ use crate::bug::Bug;
 use crate::chance::Chance;
 use crate::crash_everywhere::quiet_restart;
 use crate::drive::{acknowledged, boot_if_due, settle};
+use crate::joins::Joins;
 use crate::seams::Side;
 use crate::world::{GROUP, SESSION_MS, Setup, Violation, World, topic, unclear};
 use std::collections::BTreeMap;
@@ -30,18 +31,20 @@ pub enum Kind {
     Recreated,
     /// One instance or two, with dead letters that are replayed, before and after the table is mended.
     Replays,
+    /// Two or three topics, joined, with all that can happen to several instances.
+    Joins,
 }
 
 impl Kind {
     /// By its name in this file.
     pub fn named(name: &str) -> Kind {
         use Kind::*;
-        let all = [Several, Expiry, SharedKeys, Replanned, UntilEnd, Zombies, Reset, Recreated, Replays];
+        let all = [Several, Expiry, SharedKeys, Replanned, UntilEnd, Zombies, Reset, Recreated, Replays, Joins];
         all.into_iter().find(|kind| format!("{kind:?}") == name).expect("there is a kind of that name")
     }
 
     fn of(chance: &mut Chance) -> Kind {
-        match chance.below(18) {
+        match chance.below(22) {
             0 => Kind::Expiry,
             1 => Kind::SharedKeys,
             2 => Kind::Replanned,
@@ -50,6 +53,7 @@ impl Kind {
             6 => Kind::Reset,
             7 => Kind::Recreated,
             8..11 => Kind::Replays,
+            11..15 => Kind::Joins,
             _ => Kind::Several,
         }
     }
@@ -84,7 +88,9 @@ fn draw(seed: u64, kind: Option<Kind>, bug: Option<Bug>) -> (Kind, Setup, Chance
     let mut chance = Chance::new(seed ^ 0x5157_4549_5200_0000);
     let drawn = Kind::of(&mut chance);
     let kind = kind.unwrap_or(drawn);
+    let joins = (kind == Kind::Joins).then(|| chance.pick(&Joins::ALL));
     let inputs = match kind {
+        Kind::Joins => joins.map_or(1, Joins::inputs),
         Kind::SharedKeys => 2,
         Kind::Recreated if chance.one_in(2) => 2,
         Kind::Recreated => 1,
@@ -116,6 +122,7 @@ fn draw(seed: u64, kind: Option<Kind>, bug: Option<Bug>) -> (Kind, Setup, Chance
         state_bytes_max: chance.pick(&[1, 200, 1 << 20]),
         until_end: kind == Kind::UntilEnd,
         keeps_letters: kind == Kind::Replays,
+        joins,
         bug,
         ..Setup::plain(chance.next())
     };
@@ -166,7 +173,7 @@ struct Schedule {
 impl Schedule {
     fn run(&mut self) -> Result<(), Violation> {
         let instances = match self.kind {
-            Kind::Several => self.chance.within(1, 4),
+            Kind::Several | Kind::Joins => self.chance.within(1, 4),
             Kind::Reset | Kind::Replays => self.chance.within(1, 3),
             // With the topic its offsets go, and with them what tells a directory that another owner went on: like a
             // group that expired, that is not promised.
@@ -188,6 +195,7 @@ impl Schedule {
             _ => {}
         }
         settle(&mut self.world)?;
+        self.world.let_time_pass()?;
         self.world.judge()?;
         match self.chance.one_in(4) {
             true => quiet_restart(&mut self.world),
@@ -357,7 +365,7 @@ impl Schedule {
         let disaster = match self.kind {
             Kind::Zombies => self.chance.pick(&zombies),
             Kind::Replays if self.chance.one_in(2) => self.chance.pick(&replays),
-            Kind::Several if self.chance.one_in(2) => self.chance.pick(&several),
+            Kind::Several | Kind::Joins if self.chance.one_in(2) => self.chance.pick(&several),
             Kind::Several if self.chance.one_in(8) => Fence,
             Kind::Expiry if self.chance.one_in(3) => Expire,
             Kind::Replanned if self.chance.one_in(2) => Replan,

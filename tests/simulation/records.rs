@@ -1,7 +1,7 @@
 //! The records of a simulated topic, and what a single uninterrupted pass over them would give.
 
 use crate::chance::Chance;
-use crate::rows::RowId;
+use crate::rows::{NOBODY, RowId};
 use crate::seams::WALL_START_MS;
 use std::collections::BTreeMap;
 use weir::source::memory::MemoryRecord;
@@ -118,7 +118,8 @@ pub fn expected(log: &[SimRecord], window_ms: i64, input: u16, partition: i32) -
             }
             Content::Filtered | Content::Tombstone | Content::Marker => continue,
         };
-        rows.push(RowId { is_letter, generation: record.generation, input, partition, offset: offset as i64 });
+        let (generation, offset) = (record.generation, offset as i64);
+        rows.push(RowId { is_letter, generation, input, partition, offset, beside: [NOBODY; 2] });
     }
     rows
 }

@@ -8,6 +8,9 @@ use weir::runtime::letters::LetterBlocks;
 use weir::sink::{Block, BlockBuilder, BuilderMark, ColumnHeader};
 use weir::state::letters::Letter;
 
+/// In the place of an offset: the row has no record of that input.
+pub const NOBODY: i64 = -1;
+
 /// A row or a dead letter, by the record it came from.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RowId {
@@ -17,16 +20,33 @@ pub struct RowId {
     pub input: u16,
     pub partition: i32,
     pub offset: i64,
+    /// The records of the second and third input that a join has put beside it.
+    pub beside: [i64; 2],
 }
 
 impl RowId {
-    const BYTES: usize = 16;
+    const BYTES: usize = 32;
+
+    pub fn letter(input: u16, partition: i32, offset: i64) -> RowId {
+        RowId { is_letter: true, generation: 0, input, partition, offset, beside: [NOBODY; 2] }
+    }
+
+    /// A row of a join: the offsets of who met, by input.
+    pub fn joined(partition: i32, [offset, beside @ ..]: [i64; 3]) -> RowId {
+        RowId { is_letter: false, generation: 0, input: 0, partition, offset, beside }
+    }
+
+    /// Whether it has records of more than one side.
+    pub fn has_met(&self) -> bool {
+        [self.offset, self.beside[0], self.beside[1]].iter().filter(|offset| **offset != NOBODY).count() > 1
+    }
 
     fn write(&self, body: &mut Vec<u8>) {
         body.extend([self.is_letter as u8, self.generation]);
         body.extend(self.input.to_be_bytes());
         body.extend(self.partition.to_be_bytes());
         body.extend(self.offset.to_be_bytes());
+        self.beside.iter().for_each(|offset| body.extend(offset.to_be_bytes()));
     }
 
     fn read(bytes: &[u8]) -> RowId {
@@ -36,6 +56,7 @@ impl RowId {
             input: u16::from_be_bytes([bytes[2], bytes[3]]),
             partition: i32::from_be_bytes(bytes[4..8].try_into().unwrap()),
             offset: i64::from_be_bytes(bytes[8..16].try_into().unwrap()),
+            beside: [16, 24].map(|at| i64::from_be_bytes(bytes[at..at + 8].try_into().unwrap())),
         }
     }
 
@@ -49,7 +70,7 @@ fn block(rows: &[RowId]) -> Block {
     let mut body = Vec::new();
     rows.iter().for_each(|row| row.write(&mut body));
     Block {
-        header: vec![ColumnHeader { name: "id".into(), type_text: "FixedString(16)".into() }],
+        header: vec![ColumnHeader { name: "id".into(), type_text: "FixedString(32)".into() }],
         rows: rows.len() as u64,
         hash: xxhash_rust::xxh3::xxh3_128(&body).to_be_bytes(),
         body: Bytes::from(body),
@@ -63,11 +84,34 @@ pub struct RowBuilder {
     value: Slot,
     generation: Slot,
     partition: Slot,
+    joined: Option<JoinedSlots>,
+}
+
+/// Partition and offset as the payload of each side tells them.
+struct JoinedSlots {
+    partition: [Slot; 3],
+    offset: [Slot; 3],
+}
+
+impl JoinedSlots {
+    fn new(resolve: &mut dyn FnMut(&str) -> Slot) -> JoinedSlots {
+        JoinedSlots { partition: ["p", "b.p", "c.p"].map(&mut *resolve), offset: ["o", "b.o", "c.o"].map(resolve) }
+    }
+
+    fn id(&self, rows: &Rows, row: u32) -> RowId {
+        let number = |slot: &Slot| {
+            let field = rows.field(row, *slot);
+            (!field.is_null()).then(|| std::str::from_utf8(rows.text(field)).unwrap().parse::<i64>().unwrap())
+        };
+        let partition = self.partition.iter().find_map(number).expect("some record is there");
+        RowId::joined(partition as i32, [0, 1, 2].map(|side| number(&self.offset[side]).unwrap_or(NOBODY)))
+    }
 }
 
 impl RowBuilder {
-    pub fn new(resolve: &mut dyn FnMut(&str) -> Slot, is_mended: Arc<AtomicBool>) -> RowBuilder {
+    pub fn new(resolve: &mut dyn FnMut(&str) -> Slot, is_mended: Arc<AtomicBool>, has_joins: bool) -> RowBuilder {
         RowBuilder {
+            joined: has_joins.then(|| JoinedSlots::new(resolve)),
             rows: vec![],
             is_mended,
             value: resolve("v"),
@@ -79,6 +123,9 @@ impl RowBuilder {
 
 impl BlockBuilder for RowBuilder {
     fn append(&mut self, rows: &Rows, alive: &[u32], bad: &mut Vec<BadRow>) {
+        if let Some(joined) = &self.joined {
+            return self.rows.extend(alive.iter().map(|row| joined.id(rows, *row)));
+        }
         for &row in alive {
             if rows.field(row, self.value).kind != Kind::Number && !self.is_mended.load(Relaxed) {
                 bad.push(BadRow { row, reason: "type", message: "`v` is no number".into() });
@@ -92,6 +139,7 @@ impl BlockBuilder for RowBuilder {
                 input: meta.input,
                 partition: rows.field(row, self.partition).as_int() as i32,
                 offset: meta.offset,
+                beside: [NOBODY; 2],
             });
         }
     }
@@ -136,6 +184,7 @@ impl LetterBlocks for LetterTable {
             input: letter.topic.trim_start_matches("topic").parse().unwrap(),
             partition: letter.partition as i32,
             offset: letter.offset,
+            beside: [NOBODY; 2],
         };
         block(&letters.iter().map(id).collect::<Vec<_>>())
     }

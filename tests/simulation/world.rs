@@ -7,11 +7,12 @@
 use crate::bug::Bug;
 use crate::chance::Chance;
 use crate::disk::Disk;
+use crate::joins::{self, JoinMaker, Joins};
 use crate::letters::Place;
 use crate::member::{Member, MemberParts, describe};
 use crate::process::{Factory, Process, ProcessParts};
 use crate::records::{Content, Maker, SimRecord, expected};
-use crate::rows::{RowBuilder, RowId};
+use crate::rows::{NOBODY, RowBuilder, RowId};
 use crate::seams::{Crashed, Seams, SimClock, WALL_START_MS};
 use crate::table::{Table, TokenParts};
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,6 +60,8 @@ pub struct Setup {
     pub keeps_letters: bool,
     /// `on_gap: continue`.
     pub passes_gaps: bool,
+    /// Its inputs are the sides of joins.
+    pub joins: Option<Joins>,
     pub bug: Option<Bug>,
 }
 
@@ -80,8 +83,14 @@ impl Setup {
             until_end: false,
             keeps_letters: false,
             passes_gaps: false,
+            joins: None,
             bug: None,
         }
+    }
+
+    /// One that joins.
+    pub fn of_joins(seed: u64, joins: Joins) -> Setup {
+        Setup { inputs: joins.inputs(), joins: Some(joins), ..Setup::plain(seed) }
     }
 }
 
@@ -107,6 +116,7 @@ pub struct World {
     lives: u64,
     plan: PipelinePlan,
     pub makers: BTreeMap<(u16, i32), Maker>,
+    join_makers: BTreeMap<(u16, i32), JoinMaker>,
     pub logs: BTreeMap<(u16, i32), Vec<SimRecord>>,
     pub generation: u8,
     /// Codes of failures that this schedule may bring.
@@ -129,14 +139,28 @@ pub struct World {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation(pub String);
 
-static PLANS: LazyLock<Vec<PipelinePlan>> = LazyLock::new(|| [1, 2].into_iter().map(parse_plan).collect());
+static PLANS: LazyLock<Vec<PipelinePlan>> = LazyLock::new(|| {
+    let dedup = "      - filter: \"n > 0\"\n      - dedup: { key: k, window: 1h }\n";
+    [1, 2].into_iter().map(|inputs| parse_plan(inputs, dedup)).collect()
+});
 
-fn parse_plan(inputs: u16) -> PipelinePlan {
+/// In the order of [`Joins::ALL`]; the right sides bring their inputs.
+static JOIN_PLANS: LazyLock<Vec<PipelinePlan>> =
+    LazyLock::new(|| Joins::ALL.into_iter().map(|joins| parse_plan(1, &joins.steps())).collect());
+
+fn plan_of(setup: &Setup) -> PipelinePlan {
+    match setup.joins {
+        None => PLANS[setup.inputs as usize - 1].clone(),
+        Some(joins) => JOIN_PLANS[Joins::ALL.iter().position(|one| *one == joins).unwrap()].clone(),
+    }
+}
+
+/// A pipeline that reads so many topics as its source.
+fn parse_plan(inputs: u16, steps: &str) -> PipelinePlan {
     let topics: Vec<String> = (0..inputs).map(|input| format!("topic{input}")).collect();
     let text = format!(
         "version: 1\nkafka: {{ brokers: [\"sim:1\"] }}\nclickhouse: {{ url: \"http://sim:1\", database: db }}\n\
-         pipelines:\n  - name: sim\n    source: {{ kafka: {{ topics: [{}] }} }}\n    steps:\n      \
-         - filter: \"n > 0\"\n      - dedup: {{ key: k, window: 1h }}\n    \
+         pipelines:\n  - name: sim\n    source: {{ kafka: {{ topics: [{}] }} }}\n    steps:\n{steps}    \
          sink: {{ clickhouse: {{ table: rows }} }}\n",
         topics.join(", ")
     );
@@ -149,7 +173,7 @@ impl World {
         let mut chance = Chance::new(setup.seed);
         let kafka = MemoryKafka::irregular(chance.next());
         (0..setup.inputs).for_each(|input| kafka.create_topic(&topic(input), setup.partitions));
-        let mut plan = PLANS[setup.inputs as usize - 1].clone();
+        let mut plan = plan_of(&setup);
         plan.source.time.max_future_ms = setup.max_future_ms;
         set_window(&mut plan, setup.window_ms);
         let mut world = World {
@@ -162,6 +186,7 @@ impl World {
             lives: 0,
             plan,
             makers: BTreeMap::new(),
+            join_makers: BTreeMap::new(),
             logs: BTreeMap::new(),
             generation: 0,
             may_fail: BTreeSet::new(),
@@ -177,13 +202,27 @@ impl World {
         };
         world.seams.advance(100_000);
         (0..world.setup.inputs).for_each(|input| world.make_makers(input));
+        if world.setup.joins.is_some() {
+            world.begin_every_log();
+        }
         world
+    }
+
+    /// No input is ever idle where rows are joined, so that one without any record would hold back the others for good.
+    fn begin_every_log(&mut self) {
+        for input in 0..self.setup.inputs {
+            for partition in 0..self.setup.partitions {
+                let time_ms = WALL_START_MS - 1000;
+                self.send(input, partition, SimRecord { time_ms, key: 0, content: Content::Good, generation: 0 });
+            }
+        }
     }
 
     fn make_makers(&mut self, input: u16) {
         for partition in 0..self.setup.partitions {
             let first_key = if self.setup.shared_keys { 0 } else { 1000 * input as u32 };
             self.makers.insert((input, partition), Maker::new(self.setup.window_ms, first_key, 12));
+            self.join_makers.insert((input, partition), JoinMaker::new(WALL_START_MS - 1000));
             self.logs.insert((input, partition), vec![]);
         }
     }
@@ -194,13 +233,26 @@ impl World {
 
     pub fn produce(&mut self, input: u16, partition: i32) {
         let now_ms = self.wall_ms();
-        let maker = self.makers.get_mut(&(input, partition)).unwrap();
-        let record = maker.next(&mut self.chance, now_ms, self.generation);
-        match record.to_kafka() {
+        let World { makers, join_makers, chance, generation, setup, .. } = self;
+        let place = (input, partition);
+        let record = match setup.joins {
+            None => makers.get_mut(&place).unwrap().next(chance, now_ms, *generation),
+            Some(_) => join_makers.get_mut(&place).unwrap().next(chance, now_ms),
+        };
+        self.send(input, partition, record);
+    }
+
+    pub fn send(&mut self, input: u16, partition: i32, record: SimRecord) {
+        let log = self.logs.get_mut(&(input, partition)).unwrap();
+        let sent = match self.setup.joins {
+            None => record.to_kafka(),
+            Some(_) => joins::to_kafka(&record, partition, log.len() as i64),
+        };
+        match sent {
             Some(sent) => _ = self.kafka.append(&topic(input), partition, sent),
             None => self.kafka.append_marker(&topic(input), partition),
         }
-        self.logs.get_mut(&(input, partition)).unwrap().push(record);
+        log.push(record);
     }
 
     pub fn produce_anywhere(&mut self) {
@@ -255,9 +307,9 @@ impl World {
         });
         let (is_cut, is_fenced) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let stats = PipelineStats::new("sim", "db.rows", &topics, &compile::step_names(&self.plan));
-        let is_mended = self.is_mended.clone();
+        let (is_mended, has_joins) = (self.is_mended.clone(), self.setup.joins.is_some());
         let make_builder = Arc::new(move |resolve: &mut dyn FnMut(&str) -> weir::codec::rows::Slot| {
-            Box::new(RowBuilder::new(resolve, is_mended.clone())) as Box<dyn weir::sink::BlockBuilder>
+            Box::new(RowBuilder::new(resolve, is_mended.clone(), has_joins)) as Box<dyn weir::sink::BlockBuilder>
         });
         let blueprint = Blueprint::new(self.plan.clone(), identity.seed, 1 << 12, make_builder);
         let wall_error_ms = match self.wall_error_max_ms {
@@ -329,7 +381,8 @@ impl World {
         TaskSettings {
             pipeline: "sim".into(),
             batch: BatchPlan { rows: self.setup.batch_rows, bytes: 1 << 20, interval_ms: 200 },
-            idle_after_ms: vec![300; self.setup.inputs as usize],
+            // Whether a join waits for an input must not depend on when somebody looked at it.
+            idle_after_ms: vec![if self.setup.joins.is_some() { u64::MAX } else { 300 }; self.setup.inputs as usize],
             outbox_bytes_max: 1 << 20,
             state_bytes_max: self.setup.state_bytes_max,
             stops_on_failure: self.until_end_now,
@@ -606,6 +659,9 @@ impl World {
 
     /// Every expected row exactly once, and nothing else.
     pub fn judge(&self) -> Result<(), Violation> {
+        if let Some(joins) = self.setup.joins {
+            return self.judge_joins(joins);
+        }
         if self.setup.shared_keys {
             return self.judge_shared();
         }
@@ -657,7 +713,8 @@ impl World {
         }
         for (&(input, partition), log) in &self.logs {
             for (offset, record) in log.iter().enumerate() {
-                let row = RowId { is_letter: false, generation: 0, input, partition, offset: offset as i64 };
+                let (offset, beside) = (offset as i64, [NOBODY; 2]);
+                let row = RowId { is_letter: false, generation: 0, input, partition, offset, beside };
                 let is_there = match record.content {
                     Content::Good => rows.contains_key(&(partition, record.key)),
                     Content::Broken | Content::Keyless => {

@@ -2,7 +2,7 @@
 //!
 //! A browser tells the shop when a session has ended, and tells it again when it is not sure that it was heard.
 
-use super::{Chance, Event};
+use super::{Chance, Event, Recent, What};
 use jiff::Timestamp;
 use std::io::Write;
 
@@ -59,35 +59,28 @@ const PRODUCTS: [&str; 8] = [
 #[derive(Clone, Debug)]
 pub struct Sessions {
     chance: Chance,
-    /// The last sessions, to be told again; the place of the next one turns around.
-    recent: Vec<(String, Vec<u8>)>,
-    told: usize,
+    recent: Recent,
 }
 
 impl Sessions {
     pub fn new(seed: u64) -> Sessions {
-        Sessions { chance: Chance::new(seed), recent: Vec::with_capacity(REMEMBERED), told: 0 }
+        Sessions { chance: Chance::new(seed), recent: Recent::new(REMEMBERED) }
     }
 
     pub fn next_event(&mut self, now_ms: i64) -> Event {
-        if !self.recent.is_empty() && self.chance.below(100) < REPEATED_PERCENT {
-            let (key, payload) = self.chance.pick(&self.recent).clone();
-            return Event { topic: TOPIC, key, payload, first: false };
+        let repeats = self.chance.percent(REPEATED_PERCENT);
+        if let Some(copy) = repeats.then(|| self.recent.again(TOPIC, &mut self.chance)).flatten() {
+            return copy;
         }
-        let (key, payload) = self.new_session(now_ms);
-        if self.recent.len() < REMEMBERED {
-            self.recent.push((key.clone(), payload.clone()));
-        } else {
-            self.recent[self.told % REMEMBERED] = (key.clone(), payload.clone());
-        }
-        self.told += 1;
-        Event { topic: TOPIC, key, payload, first: true }
+        let (key, payload, cents) = self.new_session(now_ms);
+        self.recent.remember(&key, &payload);
+        Event { topic: TOPIC, key, payload, what: What::First { cents } }
     }
 
-    fn new_session(&mut self, now_ms: i64) -> (String, Vec<u8>) {
+    fn new_session(&mut self, now_ms: i64) -> (String, Vec<u8>, u64) {
         let chance = &mut self.chance;
-        let key = uuid(chance.draw(), chance.draw());
-        let late_ms = if chance.below(100) < LATE_PERCENT { chance.below(LATE_MS_MAX) } else { 0 };
+        let key = chance.uuid();
+        let late_ms = if chance.percent(LATE_PERCENT) { chance.below(LATE_MS_MAX) } else { 0 };
         let ts = Timestamp::from_millisecond(now_ms - late_ms as i64).unwrap_or(Timestamp::UNIX_EPOCH);
         let event = *chance.pick(&EVENTS);
         let product = match event {
@@ -109,22 +102,8 @@ impl Sessions {
             chance.pick(&REFERRERS),
         )
         .expect("a vector takes every write");
-        (key, payload)
+        (key, payload, cents)
     }
-}
-
-/// A random UUID's text (version 4) of these bits.
-fn uuid(high: u64, low: u64) -> String {
-    let high = (high & 0xffff_ffff_ffff_0fff) | 0x4000;
-    let low = (low & 0x3fff_ffff_ffff_ffff) | 0x8000_0000_0000_0000;
-    format!(
-        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-        high >> 32,
-        (high >> 16) & 0xffff,
-        high & 0xffff,
-        low >> 48,
-        low & 0xffff_ffff_ffff
-    )
 }
 
 #[cfg(test)]
@@ -151,9 +130,9 @@ mod tests {
         let mut repeated = 0;
         for event in events(1, 20_000) {
             match first.get(&event.key) {
-                None => assert!(event.first),
+                None => assert!(matches!(event.what, What::First { .. })),
                 Some(payload) => {
-                    assert_eq!((payload, event.first), (&event.payload, false));
+                    assert_eq!((payload, event.what), (&event.payload, What::Copy));
                     repeated += 1;
                     continue;
                 }
