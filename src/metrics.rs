@@ -4,7 +4,7 @@
 //! count since the process started. No label carries a key, an offset or a message text.
 
 use crate::error::Error;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -134,6 +134,8 @@ struct Rare {
     state_bytes: BTreeMap<&'static str, u64>,
     last_error: Option<String>,
     state: Option<PipelineState>,
+    /// Partitions that a scrape has shown.
+    shown: BTreeSet<i32>,
 }
 
 /// A histogram small enough to read quantiles from: bucket bounds double from 100 µs.
@@ -448,9 +450,27 @@ impl PipelineStats {
         self.publish_rare();
     }
 
+    /// A recorder forgets nothing: of a partition that went to somebody else it would show the last lag for ever, and an
+    /// alarm with it.
+    fn take_back_gone(&self, rare: &mut Rare) {
+        let now: BTreeSet<i32> = rare.tasks.keys().copied().collect();
+        let before = std::mem::replace(&mut rare.shown, now);
+        for partition in before.difference(&rare.shown) {
+            let (pipeline, partition) = (|| self.pipeline.clone(), partition.to_string());
+            for topic in &self.topics {
+                let labels =
+                    [("pipeline", pipeline()), ("topic", topic.topic.clone()), ("partition", partition.clone())];
+                metrics::gauge!("weir_lag_records", &labels).set(0.0);
+            }
+            let labels = [("pipeline", pipeline()), ("partition", partition)];
+            metrics::gauge!("weir_watermark_timestamp_seconds", &labels).set(f64::NAN);
+        }
+    }
+
     fn publish_rare(&self) {
         let state = self.state();
-        let rare = self.rare();
+        let mut rare = self.rare();
+        self.take_back_gone(&mut rare);
         let pipeline = || self.pipeline.clone();
         for ((step, reason), count) in &rare.dead_letters {
             let labels = [("pipeline", pipeline()), ("step", step.clone()), ("reason", (*reason).to_owned())];

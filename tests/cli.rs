@@ -32,13 +32,33 @@ fn finish(command: &mut Command) -> Outcome {
 
 #[test]
 fn help_of_each_command() {
-    for command in
-        ["", "run", "check", "explain", "dead-letters", "outbox", "schema", "completions", "healthcheck", "version"]
-    {
-        let args: Vec<&str> = [command, "--help"].into_iter().filter(|arg| !arg.is_empty()).collect();
+    const COMMANDS: [&str; 19] = [
+        "",
+        "run",
+        "demo",
+        "check",
+        "explain",
+        "dead-letters",
+        "dead-letters list",
+        "dead-letters show",
+        "dead-letters replay",
+        "dead-letters delete",
+        "dead-letters export",
+        "outbox",
+        "outbox list",
+        "outbox export",
+        "outbox discard",
+        "schema",
+        "completions",
+        "healthcheck",
+        "version",
+    ];
+    for command in COMMANDS {
+        let args: Vec<&str> = command.split(' ').chain(["--help"]).filter(|arg| !arg.is_empty()).collect();
         let outcome = run(&args);
         assert_eq!((outcome.code, outcome.err.as_str()), (0, ""));
-        insta::assert_snapshot!(format!("help_{}", if command.is_empty() { "weir" } else { command }), outcome.out);
+        let name = if command.is_empty() { "weir".to_owned() } else { command.replace(' ', "_") };
+        insta::assert_snapshot!(format!("help_{name}"), outcome.out);
     }
 }
 

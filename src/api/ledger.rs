@@ -51,6 +51,9 @@ fn partition_json(balance: &Balance) -> Value {
         "outbox": balance.outbox,
         "balanced": balance.differs.is_empty(),
     });
+    if balance.discarded > 0 {
+        object["discarded"] = json!(balance.discarded);
+    }
     if !balance.differs.is_empty() {
         object["differs"] = json!(balance.differs);
     }

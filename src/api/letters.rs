@@ -154,6 +154,7 @@ fn replay_json(replay: &Replay, next: Option<LetterId>) -> Value {
         "replayed": replay.done.replayed,
         "failed": replay.done.failed,
         "skipped": replay.done.skipped,
+        "recreated": replay.done.recreated,
         "refused": replay.refused,
         "under_way": replay.under_way,
         "next": next.map(id_text),

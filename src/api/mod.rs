@@ -3,6 +3,7 @@
 //! Owns the listener and nothing else; every number comes from the pipelines' stats or their state when it is asked
 //! for.
 
+mod door;
 pub mod guard;
 mod ledger;
 pub mod letters;
@@ -14,15 +15,21 @@ use crate::config::plan::HttpPlan;
 use crate::metrics::{PipelineState, PipelineStats};
 use crate::runtime::desk::Desk;
 use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::ListenerExt;
+use door::Door;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use problem::Problem;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+/// What a call may send.
+const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// What the handlers see.
 #[derive(Clone)]
@@ -50,15 +57,21 @@ pub fn install_metrics() -> Result<PrometheusHandle, String> {
 
 /// Serves until the process ends.
 pub async fn serve(listener: tokio::net::TcpListener, watched: Watched) -> std::io::Result<()> {
+    let calls = letters::routes().merge(outbox::routes()).merge(ledger::routes());
     let app = Router::new()
         .route("/healthz", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(scrape))
-        .merge(letters::routes())
-        .merge(outbox::routes())
-        .merge(ledger::routes())
+        .merge(calls.layer(map_response(problem::told_as_one)))
+        .fallback(async |uri: Uri| Problem::new(404, format!("there is nothing at {}", uri.path())))
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| {
+            Problem::new(405, format!("{} does not take {method}", uri.path()))
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(watched);
-    axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await
+    // Only a tapped listener of our own says who calls.
+    let door = Door::new(listener).tap_io(|_| ());
+    axum::serve(door, app.into_make_service_with_connect_info::<SocketAddr>()).await
 }
 
 /// Ready: every pipeline is assigned and none restores.
@@ -152,3 +165,6 @@ fn describe() {
     GAUGES.iter().for_each(|(name, help)| metrics::describe_gauge!(*name, *help));
     HISTOGRAMS.iter().for_each(|(name, help)| metrics::describe_histogram!(*name, *help));
 }
+
+#[cfg(test)]
+mod tests;

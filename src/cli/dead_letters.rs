@@ -379,6 +379,7 @@ struct Replayed {
     replayed: u64,
     failed: u64,
     skipped: u64,
+    recreated: u64,
     under_way: u64,
     refused: std::collections::BTreeSet<String>,
     /// The pipeline does not run (any more).
@@ -391,6 +392,7 @@ impl Replayed {
         self.replayed += number("replayed");
         self.failed += number("failed");
         self.skipped += number("skipped");
+        self.recreated += number("recreated");
         self.under_way += number("under_way");
         let refused = answer["refused"].as_array().map(Vec::as_slice).unwrap_or_default();
         self.refused.extend(refused.iter().filter_map(Value::as_str).map(str::to_owned));
@@ -401,6 +403,11 @@ impl Replayed {
         let others = [
             (self.failed, "failed again (`list` shows why)"),
             (self.skipped, "not replayed: gone, being replayed already, or of a topic that is no input now"),
+            (
+                self.recreated,
+                "not replayed: their topic was deleted and created again since, and their offsets name other records \
+                 now (`export` them, then `delete`)",
+            ),
             (self.under_way, "still under way: they go when the table and Kafka have answered"),
         ];
         parts.extend(others.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));

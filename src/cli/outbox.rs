@@ -11,6 +11,7 @@ use crate::config::plan::{PipelinePlan, Plan};
 use crate::demo::clickhouse::decompress;
 use crate::runtime::chain::percent_escaped;
 use crate::runtime::outbox::{self, Waiting};
+use crate::runtime::pipeline::rows_target;
 use crate::sink::clickhouse::frames::is_framed;
 use crate::state::rocks::RocksStore;
 use serde_json::{Value, json};
@@ -134,7 +135,7 @@ fn discard(plan: &Plan, token: &str, force: bool) -> Result<(), String> {
         _ => error.message,
     })?;
     let block = find(pipeline, &store, token)?;
-    outbox::discard(&store, &block, force).map_err(|error| error.message)?;
+    outbox::discard(&store, &block, force, &rows_target(pipeline)).map_err(|error| error.message)?;
     tracing::warn!(
         pipeline = pipeline.name,
         token,

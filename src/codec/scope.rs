@@ -163,6 +163,11 @@ impl Scope {
         Some(names.iter().map(|(name, _)| name.as_str()).collect())
     }
 
+    /// The objects of joins that are names here, in the order of the joins.
+    pub fn object_names(&self) -> Vec<String> {
+        self.objects.iter().map(|(name, _)| name.clone()).collect()
+    }
+
     /// No further names: how rows are laid out.
     pub fn finish(self) -> Layout {
         self.finish_with_joins().0

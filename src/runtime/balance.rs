@@ -1,9 +1,9 @@
 //! Where every record of a task went since its state began, and whether the sums agree.
 //!
-//! Owns the arithmetic of `GET …/ledger`: records, each as often as it has sides to go to, = tombstones + broken + rows of
-//! the first step and of right sides; each step's rows in = out + dropped + dead letters, a join's left rows in = decided
-//! + dead letters + waiting; what the last step lets out is written or in the outbox. Reads what was stored, so the
-//! numbers belong to one epoch's end.
+//! Owns the arithmetic of `GET …/ledger`. Records, each as often as it has sides to go to, are tombstones, broken, rows of
+//! the first step, and rows of right sides. What comes into a step goes out, is dropped, or is a dead letter; a left row
+//! that comes into a join is decided, a dead letter, or waits. What the last step lets out is written, in the outbox, or
+//! was discarded by hand. Reads what was stored, so the numbers belong to one epoch's end.
 
 use crate::error::Result;
 use crate::metrics::{StepKind, StepName};
@@ -26,6 +26,8 @@ pub struct Balance {
     pub written: u64,
     /// Rows that are stored and not acknowledged.
     pub outbox: u64,
+    /// Rows of blocks that were taken out of the outbox by hand.
+    pub discarded: u64,
     /// Where sums differ: a place each.
     pub differs: Vec<String>,
 }
@@ -54,13 +56,15 @@ pub fn of_partition(
     acknowledged: u64,
     is_row: impl Fn(&str) -> bool,
 ) -> Result<Option<Balance>> {
-    let ledger = ledger::load(store, partition)?;
-    Ok(ledger.map(|ledger| balance(partition, &ledger, steps, acknowledged, is_row)))
+    let Some(ledger) = ledger::load(store, partition)? else { return Ok(None) };
+    let discarded = ledger::discarded_rows(store, ledger.task)?;
+    Ok(Some(balance(partition, &ledger, discarded, steps, acknowledged, is_row)))
 }
 
 fn balance(
     partition: i32,
     ledger: &Ledger,
+    discarded: u64,
     steps: &[StepName],
     acknowledged: u64,
     is_row: impl Fn(&str) -> bool,
@@ -88,8 +92,9 @@ fn balance(
         broken,
         aside: counts.right_rows as i64 - counts.again as i64,
         steps,
-        written: counts.written.saturating_sub(outbox),
+        written: counts.written.saturating_sub(outbox + discarded),
         outbox,
+        discarded,
         differs: vec![],
     };
     balance.differs = balance.differences();
@@ -131,7 +136,7 @@ impl Balance {
             rows = step.rows_out;
             before = name;
         }
-        if rows != self.written + self.outbox {
+        if rows != self.written + self.outbox + self.discarded {
             differs.push("the last step to the table".to_owned());
         }
         differs
@@ -161,8 +166,9 @@ mod tests {
                 step("0", StepKind::Filter, counts(90, 80, 9, 1)),
                 step("1", StepKind::Dedup, counts(80, 60, 18, 2)),
             ],
-            written: 50,
+            written: 45,
             outbox: 10,
+            discarded: 5,
             differs: vec![],
         }
     }
@@ -170,7 +176,7 @@ mod tests {
     #[test]
     fn sums_that_agree_are_balanced() {
         assert_eq!(good().differences(), Vec::<String>::new());
-        let passthrough = Balance { steps: vec![], written: 80, ..good() };
+        let passthrough = Balance { steps: vec![], written: 75, ..good() };
         assert_eq!(passthrough.differences(), Vec::<String>::new());
     }
 

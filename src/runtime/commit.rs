@@ -5,7 +5,9 @@
 //! entries go only after a commit that says so was accepted. Sends and writes nothing itself.
 
 use crate::sink::{Block, Token};
-use crate::state::ledger::{EpochRecord, Mark, Moment, OutputRecord, Pending, RecordName, encode, key};
+use crate::state::ledger::{
+    EpochRecord, Mark, Moment, OutputRecord, Pending, RecordName, encode, key, take_replay_out,
+};
 use crate::state::{Table, WriteBatch};
 use crate::types::{Epoch, Incarnation, TaskNo, TopicId};
 use std::collections::VecDeque;
@@ -86,13 +88,14 @@ pub enum NotDiscarded {
 /// A block that was taken out of the outbox.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Discarded {
-    pub rows: u64,
-    pub bytes: u64,
+    pub output: OutputRecord,
     pub was_unclear: bool,
     /// What was in the outbox behind it in its epoch moves up: (from, to), in this order.
     pub moves: Vec<(u16, u16)>,
     /// The epoch without it.
     pub record: EpochRecord,
+    /// Those behind it that say otherwise now that its replay is not whole.
+    pub later: Vec<EpochRecord>,
 }
 
 /// How long things may take, in milliseconds.
@@ -418,9 +421,14 @@ impl CommitLog {
         }
         let last = sealed.outputs.len() as u16 - 1;
         sealed.outputs.remove(output);
-        let OutputRecord { rows, body_bytes: bytes, .. } = sealed.record.outputs.remove(output);
         let moves = (output as u16..last).map(|output| (output + 1, output)).collect();
-        Ok(Discarded { rows, bytes, was_unclear, moves, record: sealed.record.clone() })
+        let output = sealed.record.outputs.remove(output);
+        let epoch = sealed.record.after.epoch;
+        take_replay_out(epoch, &mut sealed.record);
+        let record = sealed.record.clone();
+        let behind = self.sealed.range_mut(place + 1..).map(|sealed| &mut sealed.record);
+        let later = behind.filter_map(|record| take_replay_out(epoch, record).then(|| record.clone())).collect();
+        Ok(Discarded { output, was_unclear, moves, record, later })
     }
 
     /// Whether an attempt of this block's epoch is under way.

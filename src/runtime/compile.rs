@@ -67,11 +67,16 @@ impl Blueprint {
             return Err(compiler.findings);
         }
         let builder = (self.make_builder)(&mut |path| compiler.slot_or_absent(path));
-        let (layout, joined) = compiler.scope.finish_with_joins();
+        let (joins, layout) = self.join_parts(compiler, partition);
         let decoders = self.decoders(&self.plan.source, &layout, &time.unwrap_or_else(no_time), partition);
-        let joins = compiler.joins.into_iter().zip(joined);
-        let joins = joins.map(|(join, layout)| self.join_part(join, layout, partition)).collect();
         Ok(Parts { decoders, steps, joins, builder })
+    }
+
+    /// The joins, and the layout of the source's rows: no name is asked for any more.
+    pub(super) fn join_parts(&self, compiler: Compiler, partition: i32) -> (Vec<JoinPart>, Layout) {
+        let (layout, joined) = compiler.scope.finish_with_joins();
+        let joins = compiler.joins.into_iter().zip(joined);
+        (joins.map(|(join, layout)| self.join_part(join, layout, partition)).collect(), layout)
     }
 
     /// Everything up to the columns; what is wrong is in the compiler's findings.
@@ -126,7 +131,7 @@ impl Blueprint {
 }
 
 /// The joins of a pipeline, in the order of the steps.
-fn joins_of(plan: &PipelinePlan) -> impl Iterator<Item = &JoinPlan> {
+pub(super) fn joins_of(plan: &PipelinePlan) -> impl Iterator<Item = &JoinPlan> {
     plan.steps.iter().filter_map(|step| match step {
         StepPlan::Join(join) => Some(&**join),
         _ => None,

@@ -110,7 +110,16 @@ async fn deliver(sink: &dyn AnySink, partition: i32, token: &Token, block: &Bloc
     let Some(stale) = stale else { return sink.insert(token, block).await };
     match sink.holds(partition, &stale.ranges).await? {
         Some(0) => sink.insert(token, block).await,
-        Some(rows) if rows >= block.rows => Ok(()),
+        Some(rows) if rows >= block.rows => {
+            // Only pipelines of this process are known not to share the table.
+            tracing::warn!(
+                token = token.0,
+                rows,
+                "the rows of a block that the table may have forgotten are there, by topic, partition and offset: taken as \
+                 delivered; rows of the same records by another weir's pipeline would look the same"
+            );
+            Ok(())
+        }
         None if stale.resend => sink.insert(token, block).await,
         held => Err(Error::stop(
             "unclear",
@@ -121,7 +130,9 @@ async fn deliver(sink: &dyn AnySink, partition: i32, token: &Token, block: &Bloc
                 token.0,
                 match held {
                     Some(rows) => format!("{rows} of its {} rows are there", block.rows),
-                    None => "it has no columns for the topic, partition and offset of a record to ask by".to_owned(),
+                    None => "it cannot be asked for them: it has no columns for the topic, partition and offset of a \
+                             record, or another pipeline writes rows of the same records into it"
+                        .to_owned(),
                 }
             ),
         )),

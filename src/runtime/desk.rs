@@ -81,6 +81,7 @@ impl Desk {
                     replay.done.replayed += done.replayed;
                     replay.done.failed += done.failed;
                     replay.done.skipped += done.skipped;
+                    replay.done.recreated += done.recreated;
                 }
                 Ok(ReplayAnswer::Refused(why)) => replay.refused.push(why),
                 // It takes its time, or its task went away: what it has stored goes on with the next one.

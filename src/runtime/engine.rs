@@ -14,6 +14,7 @@ use crate::runtime::memory::SharedMemory;
 use crate::runtime::pipeline::{self, Stop};
 use crate::runtime::worker::{self, ToWorker, WorkerHandle};
 use crate::state::rocks::Shared;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -38,6 +39,8 @@ pub struct Process {
     pub rocks: Shared,
     pub memory_limit_bytes: u64,
     pub pipelines: u64,
+    /// Those whose rows of a record cannot be told from another one's.
+    pub sharing: BTreeSet<String>,
     pub options: RunOptions,
 }
 
@@ -83,6 +86,7 @@ impl Engine {
             rocks: Shared::new(shared.block_cache_bytes as usize, shared.write_buffer_bytes as usize),
             memory_limit_bytes: limit,
             pipelines: plan.pipelines.len() as u64,
+            sharing: sharing(&plan.pipelines),
             options,
         });
         metrics::gauge!("weir_memory_limit_bytes").set(limit as f64);
@@ -144,7 +148,46 @@ impl Engine {
     }
 }
 
+/// The pipelines that write into the table of another one, and read a topic of its: by topic, partition and offset their
+/// rows look the same. Names alone decide: one server has many addresses.
+fn sharing(pipelines: &[PipelinePlan]) -> BTreeSet<String> {
+    let reads = |plan: &PipelinePlan, topic: &str| plan.topics.iter().any(|other| other.name == topic);
+    let is_shared = |plan: &&PipelinePlan| {
+        pipelines.iter().any(|other| {
+            other.name != plan.name
+                && pipeline::table_name(other) == pipeline::table_name(plan)
+                && other.topics.iter().any(|topic| reads(plan, &topic.name))
+        })
+    };
+    pipelines.iter().filter(is_shared).map(|plan| plan.name.clone()).collect()
+}
+
 fn stats_of(plan: &PipelinePlan) -> Arc<PipelineStats> {
     let topics: Vec<String> = plan.topics.iter().map(|topic| topic.name.clone()).collect();
     PipelineStats::new(&plan.name, &pipeline::table_name(plan), &topics, &compile::step_names(plan))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pipelines_share_a_table_when_they_write_rows_of_the_same_topic_into_it() {
+        let pipeline = |name: &str, topic: &str, table: &str| {
+            format!(
+                "  - name: {name}\n    source: {{ kafka: {{ topic: {topic} }} }}\n    \
+                 sink: {{ clickhouse: {{ table: {table} }} }}\n"
+            )
+        };
+        let text = [
+            "version: 1\nkafka: { brokers: [\"k:1\"] }\nclickhouse: { url: \"http://c:1\" }\npipelines:\n".to_owned(),
+            pipeline("one", "orders", "all"),
+            pipeline("two", "orders", "all"),
+            pipeline("three", "offers", "all"),
+            pipeline("four", "orders", "other"),
+        ];
+        let (plan, findings) = crate::config::parse(&text.concat(), &|_| None);
+        let plan = plan.unwrap_or_else(|| panic!("{findings:?}"));
+        assert_eq!(sharing(&plan.pipelines), ["one".to_owned(), "two".to_owned()].into());
+    }
 }

@@ -125,6 +125,11 @@ impl TaskInputs {
         self.inputs.is_empty()
     }
 
+    /// Whether the records of an input are rows of the source, and not of right sides alone.
+    pub fn feeds_source(&self, input: usize) -> bool {
+        self.inputs[input].sides().any(|side| side.feeds == Feeds::Left)
+    }
+
     /// Whether its passes have cuts: what comes out depends on where they are.
     pub fn is_merged(&self) -> bool {
         self.is_merged

@@ -11,12 +11,10 @@ use crate::runtime::chain::SealAt;
 use crate::sink::Block;
 use crate::state::WriteBatch;
 use crate::state::ledger::RecordName;
-use crate::state::letters::{Letter, LetterId, Letters};
+use crate::state::letters::{self, Letter, LetterId, Letters};
+use crate::types::TopicId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// The header of a letter whose value is not the record's own, but the fields that were kept of it in a join.
-pub const KNOWN_FIELDS: &str = "weir_known_fields";
 
 /// Turns letters into a block for a table or a topic.
 pub trait LetterBlocks: Send {
@@ -42,6 +40,8 @@ pub enum LetterTarget {
 pub struct EpochLetters {
     pipeline: String,
     topics: Vec<String>,
+    /// Known when the task begins.
+    topic_ids: Vec<TopicId>,
     partition: i32,
     target: LetterTarget,
     letters: Vec<Letter>,
@@ -56,9 +56,11 @@ pub struct EpochLetters {
 
 impl EpochLetters {
     pub fn new(pipeline: String, topics: Vec<String>, partition: i32, target: LetterTarget) -> EpochLetters {
+        let topic_ids = vec![TopicId::default(); topics.len()];
         EpochLetters {
             pipeline,
             topics,
+            topic_ids,
             partition,
             target,
             letters: vec![],
@@ -66,6 +68,13 @@ impl EpochLetters {
             named: BTreeSet::new(),
             replays: None,
             stays: vec![],
+        }
+    }
+
+    /// Which topics these are, as the task knows them: a letter says so, for its offset means nothing in another one.
+    pub fn set_topic_ids(&mut self, topics: &[(String, TopicId)]) {
+        for (name, id) in self.topics.iter().zip(&mut self.topic_ids) {
+            *id = topics.iter().find(|(known, _)| known == name).map(|(_, id)| *id).unwrap_or_default();
         }
     }
 
@@ -113,6 +122,7 @@ impl EpochLetters {
             value: record.value.map(bytes),
             headers: headers(record, arena),
             noted_ms: 0,
+            topic_id: self.topic_ids[input],
         };
         self.bytes +=
             std::mem::size_of::<Letter>() + (record.value.map_or(0, |value| value.len) + record.headers.len) as usize;
@@ -136,8 +146,9 @@ impl EpochLetters {
             timestamp_ms: meta.timestamp_ms,
             key: None,
             value: Some(known.to_vec()),
-            headers: vec![(KNOWN_FIELDS.to_owned(), None)],
+            headers: vec![(letters::KEPT_FIELDS.to_owned(), None)],
             noted_ms: 0,
+            topic_id: self.topic_ids[meta.input as usize],
         };
         self.bytes += std::mem::size_of::<Letter>() + known.len();
         self.letters.push(letter);

@@ -75,6 +75,9 @@ pub fn divide(
     let passes = workers * 4 * limits::PASS_BYTES_MAX as u64;
     let free = limit_bytes.saturating_sub(shared.sum() + passes) / pipelines.max(1);
     let share = free / tasks.max(1);
+    // Joins take a fifth of it, all sides together.
+    let of_joins = if sides > 0 { share / 5 } else { 0 };
+    let share = share - of_joins;
     let part = |percent: u64, least: u64, most: u64| (share * percent / 100).clamp(least, most);
     let task = TaskMemory {
         queue_bytes: (share * 20 / 100 / inputs.max(1)).clamp(MIB, 8 * MIB),
@@ -83,7 +86,7 @@ pub fn divide(
         outbox_bytes: part(25, MIB, limits::OUTBOX_BYTES_MAX),
         state_bytes: part(12, MIB, limits::EPOCH_STATE_BYTES_MAX as u64),
         filter_bytes: part(15, MIB, 1 << 30),
-        side_bytes: share.saturating_mul(16).checked_div(100 * sides).map_or(0, |bytes| bytes.clamp(MIB, 16 * MIB)),
+        side_bytes: of_joins.checked_div(sides).map_or(0, |bytes| bytes.clamp(MIB, 16 * MIB)),
     };
     let memory = PipelineMemory { task, tasks, inputs, sides };
     if memory.sum() > free {
@@ -135,8 +138,10 @@ mod tests {
     #[test]
     fn the_sum_stays_below_the_limit_or_is_refused() {
         for limit in [64 * MIB, 256 * MIB, 1 << 30, 8 << 30, 64 << 30] {
-            for tasks in [1, 8, 64, 512] {
-                let Ok(memory) = divide(limit, 1, tasks, 2, 4, 32 * MIB, 2) else { continue };
+            for (tasks, sides) in [(1, 0), (1, 4), (2, 2), (8, 2), (64, 0), (512, 4)] {
+                let divided = divide(limit, 1, tasks, 2, sides, 32 * MIB, 2);
+                assert!(divided.is_ok() || limit < tasks * (20 << 20) + (80 << 20), "{limit} {tasks} {sides}");
+                let Ok(memory) = divided else { continue };
                 assert!(memory.sum() + SharedMemory::of(limit).sum() <= limit, "{limit} {tasks} {memory}");
             }
         }

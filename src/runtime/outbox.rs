@@ -101,11 +101,12 @@ pub fn body(store: &dyn StateStore, block: &Waiting) -> Result<Vec<u8>> {
     store.get(Table::Outbox, &key)?.ok_or_else(gone)
 }
 
-/// Takes a block out of the outbox for good; `store` must be the only one that has the directory.
+/// Takes a block out of the outbox for good; `store` must be the only one that has the directory. `rows_target`: how
+/// the tokens of the sink's rows end.
 ///
 /// # Errors
 /// It may be in the table already, and `force` was not given; or it is settled.
-pub fn discard(store: &dyn StateStore, block: &Waiting, force: bool) -> Result<()> {
+pub fn discard(store: &dyn StateStore, block: &Waiting, force: bool, rows_target: &str) -> Result<()> {
     match block.standing {
         Standing::Unsent => {}
         Standing::Unclear if force => {}
@@ -119,7 +120,8 @@ pub fn discard(store: &dyn StateStore, block: &Waiting, force: bool) -> Result<(
             ));
         }
     }
-    store.write(&without(store, block)?)
+    let is_of_rows = block.token.ends_with(&format!("/{rows_target}"));
+    store.write(&without(store, block, is_of_rows)?)
 }
 
 /// Why a block is not discarded without force.
@@ -131,9 +133,9 @@ pub fn unclear(token: &str) -> String {
 }
 
 /// The write that takes one output out of an epoch; those behind it move up.
-fn without(store: &dyn StateStore, block: &Waiting) -> Result<WriteBatch> {
+fn without(store: &dyn StateStore, block: &Waiting, is_of_rows: bool) -> Result<WriteBatch> {
     let gone = || Error::stop("released", format!("the block {} is no longer in the outbox", block.token));
-    let ledger = ledger::load(store, block.partition)?.ok_or_else(gone)?;
+    let mut ledger = ledger::load(store, block.partition)?.ok_or_else(gone)?;
     let record = ledger.epochs.iter().find(|record| record.after.epoch.0 == block.epoch).ok_or_else(gone)?;
     let mut after: EpochRecord = record.clone();
     let outputs = after.outputs.len() as u16;
@@ -141,17 +143,26 @@ fn without(store: &dyn StateStore, block: &Waiting) -> Result<WriteBatch> {
         return Err(gone());
     }
     after.outputs.remove(block.output as usize);
-    let at = |output: u16| key::outbox(ledger.task, record.after.epoch, output);
+    let (task, epoch) = (ledger.task, record.after.epoch);
+    let at = |output: u16| key::outbox(task, epoch, output);
     let mut batch = WriteBatch::default();
     for output in block.output..outputs - 1 {
         batch.put(Table::Outbox, at(output), store.get(Table::Outbox, &at(output + 1))?.ok_or_else(gone)?);
     }
     batch.delete(Table::Outbox, at(outputs - 1));
-    batch.put(Table::Ledger, key::epoch(ledger.task, record.after.epoch), encode(&after));
+    ledger::take_replay_out(epoch, &mut after);
+    batch.put(Table::Ledger, key::epoch(task, epoch), encode(&after));
+    for later in ledger.epochs.iter_mut().filter(|later| later.after.epoch > epoch) {
+        if ledger::take_replay_out(epoch, later) {
+            batch.put(Table::Ledger, key::epoch(task, later.after.epoch), encode(later));
+        }
+    }
+    if is_of_rows {
+        ledger::count_discarded(store, task, block.rows, &mut batch)?;
+    }
     let partition = block.partition as u32;
-    let of_epoch = |entry: &Replaying| {
-        (entry.replayed.epoch, entry.incarnation) == (record.after.epoch, ledger.checkpoint.incarnation)
-    };
+    let of_epoch =
+        |entry: &Replaying| (entry.replayed.epoch, entry.incarnation) == (epoch, ledger.checkpoint.incarnation);
     if let Some(entry) = letters::replaying(store, partition)?.filter(of_epoch) {
         // What was replayed stays a dead letter; another block of the epoch may bring its row all the same.
         let is_unclear = block.standing != Standing::Unsent || !after.outputs.is_empty();
@@ -214,6 +225,8 @@ mod tests {
     use crate::types::{Epoch, Incarnation, Link, TaskNo};
 
     const TASK: TaskNo = TaskNo(7);
+    /// The first output of each epoch is of rows.
+    const TARGET: &str = "0";
     const INCARNATION: Incarnation = Incarnation([9; 16]);
 
     fn moment(epoch: u64) -> Moment {
@@ -316,16 +329,16 @@ mod tests {
     fn an_unclear_block_is_only_discarded_by_force() {
         let store = store();
         let unclear = block(2, 0, Standing::Unclear);
-        assert_eq!(discard(&store, &unclear, false).unwrap_err().code, "unclear");
-        assert_eq!(discard(&store, &block(2, 0, Standing::Settled), true).unwrap_err().code, "settled");
-        discard(&store, &unclear, true).unwrap();
+        assert_eq!(discard(&store, &unclear, false, TARGET).unwrap_err().code, "unclear");
+        assert_eq!(discard(&store, &block(2, 0, Standing::Settled), true, TARGET).unwrap_err().code, "settled");
+        discard(&store, &unclear, true, TARGET).unwrap();
         assert_eq!(body(&store, &unclear).unwrap_err().code, "released");
     }
 
     #[test]
     fn a_discarded_block_leaves_its_epoch_with_link_and_positions() {
         let store = store();
-        discard(&store, &block(2, 0, Standing::Unsent), false).unwrap();
+        discard(&store, &block(2, 0, Standing::Unsent), false, TARGET).unwrap();
         let ledger = ledger::load(&store, 0).unwrap().unwrap();
         assert_eq!(ledger.epochs[0], EpochRecord { outputs: vec![], ..record(2, 1) });
         assert!(ledger.holds(moment(2).link));
@@ -344,9 +357,9 @@ mod tests {
             let entry = Replaying { incarnation: INCARNATION, replayed, seqs: vec![0], stays: vec![] };
             letters.put_replay(0, &entry, &mut batch).unwrap();
             store.write(&batch).unwrap();
-            discard(&*store, &block(3, 1, Standing::Unsent), false).unwrap();
+            discard(&*store, &block(3, 1, Standing::Unsent), false, TARGET).unwrap();
             assert!(letters::replaying(&*store, 0).unwrap().is_some(), "the block of another epoch");
-            discard(&*store, &block(2, 0, standing), true).unwrap();
+            discard(&*store, &block(2, 0, standing), true, TARGET).unwrap();
             assert!(letters::replaying(&*store, 0).unwrap().is_none());
             let kept = letters::read(&*store, LetterId { partition: 0, seq: 0 }).unwrap().unwrap();
             assert_eq!(kept.reason, reason);
@@ -354,9 +367,41 @@ mod tests {
     }
 
     #[test]
+    fn a_replay_whose_block_is_discarded_is_nobodys_any_more_in_this_history() {
+        use crate::state::ledger::Replayed;
+        let store = store();
+        let replayed = Replayed { epoch: Epoch(2), records: 77 };
+        let mut batch = WriteBatch::default();
+        for (epoch, outputs) in [(2, 1), (3, 2)] {
+            let mut replays = record(epoch, outputs);
+            replays.after.replayed = Some(replayed);
+            batch.put(Table::Ledger, key::epoch(TASK, Epoch(epoch)), encode(&replays));
+        }
+        store.write(&batch).unwrap();
+        let said = || {
+            let ledger = ledger::load(&store, 0).unwrap().unwrap();
+            ledger.epochs.iter().map(|record| record.after.replayed.unwrap()).collect::<Vec<_>>()
+        };
+        discard(&store, &block(3, 1, Standing::Unsent), false, TARGET).unwrap();
+        assert_eq!(said(), [replayed, replayed], "the block of another epoch");
+        discard(&store, &block(2, 0, Standing::Unsent), false, TARGET).unwrap();
+        assert!(said().iter().all(|said| said.epoch == Epoch(2) && said.records != replayed.records), "{:?}", said());
+    }
+
+    #[test]
+    fn rows_that_were_discarded_are_counted_and_letters_are_not() {
+        let store = store();
+        discard(&store, &block(2, 0, Standing::Unsent), false, TARGET).unwrap();
+        discard(&store, &block(3, 1, Standing::Unsent), false, TARGET).unwrap();
+        assert_eq!(ledger::discarded_rows(&store, TASK).unwrap(), 5);
+        discard(&store, &block(3, 0, Standing::Unsent), false, TARGET).unwrap();
+        assert_eq!(ledger::discarded_rows(&store, TASK).unwrap(), 10);
+    }
+
+    #[test]
     fn the_outputs_behind_a_discarded_one_move_up_with_their_tokens() {
         let store = store();
-        discard(&store, &block(3, 0, Standing::Unsent), false).unwrap();
+        discard(&store, &block(3, 0, Standing::Unsent), false, TARGET).unwrap();
         let ledger = ledger::load(&store, 0).unwrap().unwrap();
         assert_eq!(ledger.epochs[1].outputs, record(3, 2).outputs[1..]);
         let left = Waiting { output: 0, ..block(3, 1, Standing::Unsent) };
@@ -368,7 +413,7 @@ mod tests {
     fn an_epoch_whose_block_was_discarded_counts_as_acknowledged_at_the_next_start() {
         use crate::runtime::commit::{CommitLog, History, Patience};
         let store = store();
-        discard(&store, &block(2, 0, Standing::Unclear), true).unwrap();
+        discard(&store, &block(2, 0, Standing::Unclear), true, TARGET).unwrap();
         let ledger = ledger::load(&store, 0).unwrap().unwrap();
         let history =
             History { pipeline: "p".into(), incarnation: INCARNATION, origin: vec![0], plan: 1, topics: vec![] };

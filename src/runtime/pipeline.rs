@@ -27,7 +27,6 @@ use crate::state::StateStore;
 use crate::state::buffer::SegmentSize;
 use crate::state::ledger;
 use crate::state::letters::Letters;
-use crate::state::rocks::RocksStore;
 use crate::types::TaskNo;
 use crossbeam_channel::bounded;
 use directory::{open_store, path_of, start_without};
@@ -110,12 +109,14 @@ fn twin(plan: &PipelinePlan, stats: &PipelineStats, error: &Error) -> Error {
     failed(plan, stats, Error::stop("fenced", message))
 }
 
-/// Waits until no worker holds anything of the pipeline any more: its directory can be opened again.
+/// Waits until no worker holds anything of the pipeline any more. Whoever takes longer, or is no worker (an answer that
+/// is being read), still holds the directory: the next run waits for that when it opens it.
 fn forget(place: usize, process: &Process) {
     let (told, done) = bounded(process.workers.len());
     process.workers.iter().for_each(|worker| worker.send(ToWorker::Forget(place, told.clone())));
+    // Ours goes, or a worker that is gone, and holds nothing, would be waited for.
+    drop(told);
     for _ in &process.workers {
-        // A worker that is gone holds nothing.
         let _ = done.recv_timeout(FORGET_WAIT);
     }
 }
@@ -129,7 +130,8 @@ fn run_once(
     desk: &Desk,
     stop: &Stop,
 ) -> Result<()> {
-    let store: Arc<RocksStore> = Arc::new(open_store(plan, state, process, stats)?);
+    let Some(store) = until_reached(stop, plan, || open_store(plan, state, process, stats))? else { return Ok(()) };
+    let store = Arc::new(store);
     ledger::clear_retired(&*store)?;
     let identity = ledger::identity(&*store, &plan.name, random_bytes::<32>)?;
     if identity.pipeline != plan.name {

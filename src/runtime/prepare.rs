@@ -3,14 +3,14 @@
 //! Owns `create_table` and `evolve` at a pipeline's start. Promises: what is run is first logged; nothing but
 //! CREATE TABLE and ADD COLUMN; a table that is there is never created; the sample commits nothing.
 
-use crate::config::plan::{ClickHouseSinkPlan, PipelinePlan, SinkPlan};
+use crate::config::plan::{ClickHouseSinkPlan, PipelinePlan, SinkPlan, TopicPlan};
 use crate::error::{Error, Result};
 use crate::runtime::preview;
 use crate::sink::clickhouse::client::Client;
 use crate::sink::clickhouse::create;
 use crate::sink::clickhouse::schema::TableSchema;
 use crate::sink::clickhouse::table::{self, Load, TableReport};
-use crate::source::kafka;
+use crate::source::kafka::{self, Sample};
 
 /// Records of a sample, all topics together.
 pub const SAMPLE_RECORDS_MAX: usize = 1_000;
@@ -82,13 +82,10 @@ impl Preparing<'_> {
 
     /// Newest records of all topics, as they would reach the table.
     pub fn records(&self) -> Result<Vec<Vec<u8>>> {
-        let mut records = Vec::new();
-        let of_each = SAMPLE_RECORDS_MAX / self.plan.topics.len();
-        for (place, topic) in self.plan.topics.iter().enumerate() {
-            let sample = kafka::sample(&self.plan.kafka, &topic.name, self.describe_by_broker, of_each.max(1))?;
-            records.extend(preview::at_the_sink(self.plan, place, &sample));
-        }
-        Ok(records)
+        let of_each = (SAMPLE_RECORDS_MAX / self.plan.topics.len()).max(1);
+        let sample = |topic: &TopicPlan| kafka::sample(&self.plan.kafka, &topic.name, self.describe_by_broker, of_each);
+        let samples: Vec<Sample> = self.plan.topics.iter().map(sample).collect::<Result<_>>()?;
+        Ok(preview::at_the_sink(self.plan, &samples))
     }
 
     fn sink(&self) -> &ClickHouseSinkPlan {

@@ -171,7 +171,8 @@ pub struct Task {
 }
 
 impl Task {
-    pub fn new(start: TaskStart, settings: Arc<TaskSettings>, stats: Arc<PipelineStats>) -> Task {
+    pub fn new(mut start: TaskStart, settings: Arc<TaskSettings>, stats: Arc<PipelineStats>) -> Task {
+        start.chain.letters().set_topic_ids(&start.log.history().topics);
         Task {
             id: start.id,
             settings,
@@ -251,7 +252,8 @@ impl Task {
         if self.writing.is_some() || matches!(self.stage, Stage::Gone | Stage::Failed) {
             return Ok(false);
         }
-        if self.begun && self.discard_next(io)? {
+        // What is in the way of the outbox can also be in the way of the beginning.
+        if (self.begun || self.stage == Stage::DeliverFirst) && self.discard_next(io)? {
             return Ok(true);
         }
         let worked = match &self.stage {

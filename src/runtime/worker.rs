@@ -144,11 +144,8 @@ impl Worker {
         }
     }
 
-    /// Tasks that have ended go; where they ended stays visible.
+    /// Tasks that have ended go.
     fn let_go(&mut self) {
-        for task in self.tasks.iter().filter(|task| *task.stage() == Stage::Gone) {
-            self.pipelines[&task.id.pipeline].stats.set_task(task.id.partition, task.snapshot());
-        }
         self.tasks.retain(|task| *task.stage() != Stage::Gone);
     }
 
@@ -224,9 +221,8 @@ impl Worker {
     fn with_io<R>(&mut self, place: usize, act: impl FnOnce(&mut Task, &mut Io) -> R) -> R {
         let task = &mut self.tasks[place];
         let context = &self.pipelines[&task.id.pipeline];
-        let mut say = |id, message| {
-            let _ = context.coordinator.send((id, message));
-        };
+        let mut said = Vec::new();
+        let mut say = |id, message| said.push((id, message));
         let mut submit = |attempt| self.delivery.submit(attempt, &context.sinks, &self.answer);
         let mut io = Io {
             wall_ms: self.clock.wall_ms(),
@@ -236,7 +232,14 @@ impl Worker {
             say: &mut say,
             submit: &mut submit,
         };
-        act(task, &mut io)
+        let result = act(task, &mut io);
+        // Where it ended stays visible, and is shown before the coordinator hears of the end: it may take the partition
+        // out of what is shown at once.
+        if *task.stage() == Stage::Gone {
+            context.stats.set_task(task.id.partition, task.snapshot());
+        }
+        said.into_iter().for_each(|message| _ = context.coordinator.send(message));
+        result
     }
 
     /// Tasks of a pipeline that sealed at the same moment share one write and its fsync.

@@ -11,6 +11,7 @@
 //! ledger │ 'r' │ task u32              │ → () a task number set aside, its keys wait to be deleted
 //! ledger │ 't' │ task u32 │ 'c'        │ → Checkpoint
 //! ledger │ 't' │ task u32 │ 'a'        │ → Mark, as last accepted
+//! ledger │ 't' │ task u32 │ 'd'        │ → u64, rows of blocks that were taken out of the outbox by hand
 //! ledger │ 't' │ task u32 │ 'e' │ epoch u64 │ → EpochRecord
 //! outbox │ task u32 │ epoch u64 │ output u16 │ → the block's body
 //! ```
@@ -57,6 +58,14 @@ pub struct Replayed {
     pub epoch: Epoch,
     /// Hash of the records it names, see [`names_hash`].
     pub records: u64,
+}
+
+impl Replayed {
+    /// What a history says after a block of the replay was taken out by hand: whoever keeps its letters finds that not
+    /// they were delivered, and keeps them.
+    pub fn taken_out(self) -> Replayed {
+        Replayed { records: 0, ..self }
+    }
 }
 
 /// A record that a replay epoch names: which input of the task, and its offset there.
@@ -376,6 +385,10 @@ pub mod key {
         [b"t".as_slice(), &task.0.to_be_bytes(), b"a"].concat()
     }
 
+    pub fn discarded(task: TaskNo) -> Vec<u8> {
+        [b"t".as_slice(), &task.0.to_be_bytes(), b"d"].concat()
+    }
+
     pub fn epoch(task: TaskNo, epoch: Epoch) -> Vec<u8> {
         [b"t".as_slice(), &task.0.to_be_bytes(), b"e", &epoch.0.to_be_bytes()].concat()
     }
@@ -470,6 +483,26 @@ pub fn load(store: &dyn StateStore, partition: i32) -> Result<Option<Ledger>> {
         Some(error) => Err(error),
         None => Ok(Some(Ledger { task, checkpoint, accepted, epochs })),
     }
+}
+
+/// Rows of blocks that were taken out of the outbox by hand since the task's state began.
+pub fn discarded_rows(store: &dyn StateStore, task: TaskNo) -> Result<u64> {
+    store.get(Table::Ledger, &key::discarded(task))?.map_or(Ok(0), |bytes| decode(&bytes))
+}
+
+/// Adds to `batch` that so many more rows were taken out. One caller at a time per task.
+pub fn count_discarded(store: &dyn StateStore, task: TaskNo, rows: u64, batch: &mut WriteBatch) -> Result<()> {
+    let rows = discarded_rows(store, task)? + rows;
+    batch.put(Table::Ledger, key::discarded(task), encode(&rows));
+    Ok(())
+}
+
+/// After a block of epoch `of` was taken out: what this record, of that epoch or a later one, says of it if it was a
+/// replay. True when it says something else now.
+pub fn take_replay_out(of: Epoch, record: &mut EpochRecord) -> bool {
+    let named = record.after.replayed.filter(|last| last.epoch == of);
+    record.after.replayed = named.map(Replayed::taken_out).or(record.after.replayed);
+    named.is_some()
 }
 
 /// Draws a task number and adds to `batch` that it is taken. One caller at a time per store.

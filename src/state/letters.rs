@@ -4,7 +4,7 @@
 //! (anew at each start), and that nothing is ever dropped: a full store is an error. Never reads a clock.
 //!
 //! ```text
-//! dead_letters │ partition u32 │ seq u64      │ → version u8 │ letter (bincode)
+//! dead_letters │ partition u32 │ seq u64      │ → version u8 │ letter (bincode; before version 2 without its topic's id)
 //! dead_letters │ partition u32 │ u64::MAX     │ → the next seq, u64: a number is never given twice
 //! dead_letters │ partition u32 │ u64::MAX − 1 │ → version u8 │ the replay under way (bincode)
 //! ```
@@ -16,11 +16,14 @@ pub use replay::{Ended, Ending, REPLAY_UNCLEAR, Replaying, keep_at_rest, replayi
 use super::keys::{letter_key, letter_parts};
 use super::{StateStore, Table, WriteBatch};
 use crate::error::{Error, Result};
+use crate::types::TopicId;
 use bincode::{Decode, Encode};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-const VERSION: u8 = 1;
+const LETTER_VERSION: u8 = 2;
+/// Letters of this one end before their topic's id.
+const LETTER_VERSION_WITHOUT_ID: u8 = 1;
 /// Where a partition keeps its next number.
 const NEXT_SEQ: u64 = u64::MAX;
 /// Where a partition keeps the replay that is under way.
@@ -50,6 +53,24 @@ pub struct Letter {
     pub message: String,
     /// The epoch's noted wall clock.
     pub noted_ms: i64,
+    /// Which topic of that name; all zero where it is not known. The offset says nothing in another one.
+    pub topic_id: TopicId,
+}
+
+/// The header of a letter whose value is not the record's own, but what a join has kept of it, as a JSON object.
+pub const KEPT_FIELDS: &str = "weir_kept_fields";
+
+impl Letter {
+    /// Whether its value is what a join has kept of the record; the record itself is in its topic.
+    pub fn is_of_kept_fields(&self) -> bool {
+        self.headers.iter().any(|(name, _)| name == KEPT_FIELDS)
+    }
+
+    /// Whether it came from this topic, and not from one of the same name that was deleted since.
+    pub fn is_of(&self, topic: &str, id: TopicId) -> bool {
+        let is_known = |id: TopicId| id != TopicId::default();
+        self.topic == topic && (self.topic_id == id || !is_known(self.topic_id) || !is_known(id))
+    }
 }
 
 /// A letter's name: task partition and number.
@@ -116,10 +137,10 @@ impl Letters {
         Ok(Letters { store, bytes_max, books: Mutex::new(books) })
     }
 
-    /// Adds a letter of this task partition to the epoch's write. It counts from now on; an epoch that is given up
-    /// takes its letters back with [`Letters::take_back`].
+    /// Adds a letter of this task partition to the epoch's write. It counts from now on: a write that is not made ends
+    /// the pipeline's run, and the next one counts anew.
     pub fn put(&self, partition: u32, letter: &Letter, into: &mut WriteBatch) -> Result<LetterId> {
-        let value = encoded(letter)?;
+        let value = letter.encoded()?;
         let mut books = self.books();
         let seq = books.next_seq.get(&partition).copied().unwrap_or(0);
         let id = LetterId { partition, seq };
@@ -133,18 +154,6 @@ impl Letters {
         into.put(Table::DeadLetters, letter_key(partition, seq), value);
         into.put(Table::DeadLetters, letter_key(partition, NEXT_SEQ), (seq + 1).to_be_bytes());
         Ok(id)
-    }
-
-    /// Forgets the letters that were put into a write that will never be made. Their numbers stay unused.
-    pub fn take_back(&self, batch: &WriteBatch) {
-        let mut books = self.books();
-        for change in &batch.changes {
-            if let super::Change::Put { table: Table::DeadLetters, key, value } = change
-                && letter_parts(key).is_some_and(|(_, seq)| seq < REPLAYING)
-            {
-                books.drop_one(letter_bytes(value));
-            }
-        }
     }
 
     /// Letters from `from` on (`None`: the first) that meet `filter`, at most `letters_max`. A page can be empty
@@ -283,22 +292,32 @@ fn visit_all(store: &dyn StateStore, from: LetterId, visit: &mut dyn FnMut(Lette
     })
 }
 
+impl Letter {
+    fn encoded(&self) -> Result<Vec<u8>> {
+        encoded(LETTER_VERSION, self)
+    }
+}
+
 /// Version byte and bincode.
-fn encoded<T: Encode>(value: &T) -> Result<Vec<u8>> {
-    let mut bytes = vec![VERSION];
+fn encoded<T: Encode>(version: u8, value: &T) -> Result<Vec<u8>> {
+    let mut bytes = vec![version];
     bincode::encode_into_std_write(value, &mut bytes, bincode::config::standard())
         .map_err(|error| Error::stop("letter", format!("a dead letter cannot be written down: {error}")))?;
     Ok(bytes)
 }
 
-/// `None` for what `encoded` of this version did not write.
-fn decoded<T: Decode<()>>(value: &[u8]) -> Option<T> {
-    let [VERSION, body @ ..] = value else { return None };
+/// `None` for what `encoded` did not write.
+fn decoded<T: Decode<()>>(body: &[u8]) -> Option<T> {
     bincode::decode_from_slice(body, bincode::config::standard()).ok().map(|(read, _)| read)
 }
 
 fn decode(id: LetterId, value: &[u8]) -> Result<Letter> {
-    decoded(value).ok_or_else(|| {
+    let letter = match value {
+        [LETTER_VERSION, body @ ..] => decoded(body),
+        [LETTER_VERSION_WITHOUT_ID, body @ ..] => decoded(&[body, &TopicId::default().0].concat()),
+        _ => None,
+    };
+    letter.ok_or_else(|| {
         let LetterId { partition, seq } = id;
         let message = format!("dead letter {partition}-{seq} is damaged or was written by a newer weir");
         Error::stop("corrupt", message)
@@ -324,6 +343,7 @@ mod tests {
             reason: reason.into(),
             message: "why".into(),
             noted_ms: offset * 10,
+            topic_id: TopicId([7; 16]),
         }
     }
 
@@ -379,13 +399,26 @@ mod tests {
     }
 
     #[test]
-    fn letters_of_an_epoch_given_up_do_not_count() {
+    fn a_letter_of_before_the_topic_ids_can_be_read() {
         let store = Arc::new(MemoryStore::new());
         let letters = open(&store, 1 << 20);
+        let id = put(&letters, &store, 3, &letter(5, "late"));
+        let stored = store.get(Table::DeadLetters, &letter_key(3, id.seq)).unwrap().unwrap();
         let mut batch = WriteBatch::default();
-        letters.put(3, &letter(5, "late"), &mut batch).unwrap();
-        letters.take_back(&batch);
-        assert_eq!((letters.bytes(), letters.len()), (0, 0));
+        let without_id = [&[LETTER_VERSION_WITHOUT_ID], &stored[1..stored.len() - 16]].concat();
+        batch.put(Table::DeadLetters, letter_key(3, id.seq), without_id);
+        store.write(&batch).unwrap();
+        let expected = Letter { topic_id: TopicId::default(), ..letter(5, "late") };
+        assert_eq!(letters.get(id).unwrap(), Some(expected));
+    }
+
+    #[test]
+    fn a_letter_is_of_its_topic_and_not_of_a_later_one_of_that_name() {
+        let (own, other, unknown) = (TopicId([7; 16]), TopicId([8; 16]), TopicId::default());
+        let letter = letter(5, "late");
+        assert!(letter.is_of("orders", own) && letter.is_of("orders", unknown));
+        assert!(!letter.is_of("orders", other) && !letter.is_of("others", own));
+        assert!(Letter { topic_id: unknown, ..letter }.is_of("orders", other));
     }
 
     #[test]

@@ -78,11 +78,6 @@ impl RocksStore {
         })
     }
 
-    /// Lets compactions drop all `seen` keys of a task whose past was set aside.
-    pub fn set_retired(&self, task: TaskNo) {
-        self.reclaim.set_retired(task);
-    }
-
     /// Rewrites a table now, so that what may be forgotten is gone when this returns.
     pub fn compact(&self, table: Table) -> Result<()> {
         let open = self.open_one()?;

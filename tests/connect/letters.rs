@@ -166,6 +166,11 @@ fn a_block_is_discarded_while_weir_runs_and_the_rest_goes_on() {
         "[1,3]",
         PATIENCE,
     );
+    let ledger = wait_for("the last row in the books", PATIENCE, || {
+        let ledger = stage.get("/api/v1/pipelines/stuck_running/ledger");
+        (ledger["partitions"][0]["written"] == 2).then_some(ledger)
+    });
+    assert_eq!((&ledger["balanced"], &ledger["partitions"][0]["discarded"]), (&true.into(), &1.into()), "{ledger}");
     assert!(weir.terminate(PATIENCE).success(), "{}", weir.log_end());
 }
 

@@ -29,10 +29,14 @@ pub enum Bug {
     RetryAfterLease,
     /// A commit from before a loss is sent by the client after the rejoin.
     CommitAfterRejoin,
+    /// The entry that names the letters of a replay is not in the epoch's write.
+    ReplayNotNoted,
+    /// The letters of a replay go when its epoch is sealed, not when it counts.
+    LettersGoAtTheSeal,
 }
 
 impl Bug {
-    pub const ALL: [Bug; 13] = [
+    pub const ALL: [Bug; 15] = [
         Bug::PositionsApart,
         Bug::SentUnannounced,
         Bug::AnnouncedAfterInsert,
@@ -46,5 +50,7 @@ impl Bug {
         Bug::AcknowledgedSentAgain,
         Bug::RetryAfterLease,
         Bug::CommitAfterRejoin,
+        Bug::ReplayNotNoted,
+        Bug::LettersGoAtTheSeal,
     ];
 }

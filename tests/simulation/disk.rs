@@ -4,7 +4,9 @@ use crate::bug::Bug;
 use crate::seams::Seams;
 use std::sync::Arc;
 use weir::error::Result;
+use weir::state::keys::{letter_key, letter_parts};
 use weir::state::ledger::{Checkpoint, decode, encode};
+use weir::state::letters;
 use weir::state::memory::MemoryStore;
 use weir::state::{Change, StateStore, Table, WriteBatch};
 use weir::types::TaskNo;
@@ -30,6 +32,13 @@ impl Disk {
         self.store.write(batch).unwrap();
     }
 
+    fn delete_replayed(&self, partition: u32) {
+        let entry = letters::replaying(&*self.store, partition).unwrap().unwrap();
+        let mut batch = WriteBatch::default();
+        entry.seqs.iter().for_each(|&seq| batch.delete(Table::DeadLetters, letter_key(partition, seq)));
+        self.tamper(&batch);
+    }
+
     /// The batch as a broken engine would write it.
     fn broken(&self, batch: &WriteBatch) -> WriteBatch {
         let mut batch = batch.clone();
@@ -37,11 +46,19 @@ impl Disk {
             Some(Bug::BlockNotStored) => {
                 batch.changes.retain(|change| !matches!(change, Change::Put { table: Table::Outbox, .. }));
             }
+            Some(Bug::ReplayNotNoted) => batch.changes.retain(|change| names_replay(change).is_none()),
             Some(Bug::HalfRestoredIsWhole) => batch.changes.iter_mut().for_each(forget_restoring),
             _ => {}
         }
         batch
     }
+}
+
+/// The partition whose replay a change names.
+fn names_replay(change: &Change) -> Option<u32> {
+    let Change::Put { table: Table::DeadLetters, key, .. } = change else { return None };
+    let (partition, seq) = letter_parts(key)?;
+    (seq == u64::MAX - 1).then_some(partition)
 }
 
 fn forget_restoring(change: &mut Change) {
@@ -73,7 +90,11 @@ impl StateStore for Disk {
             self.seams.call("write state", || self.store.write(&state))?;
             return self.seams.call("write positions", || self.store.write(&rest));
         }
-        self.seams.call("write", || self.store.write(&batch))
+        self.seams.call("write", || self.store.write(&batch))?;
+        if self.bug == Some(Bug::LettersGoAtTheSeal) {
+            batch.changes.iter().filter_map(names_replay).for_each(|partition| self.delete_replayed(partition));
+        }
+        Ok(())
     }
 
     fn set_horizon(&self, task: TaskNo, step: u16, horizon_ms: i64) {

@@ -14,7 +14,7 @@ pub type Place = (u16, i32, i64);
 
 impl World {
     /// The letters in the directory of an instance.
-    fn letters_of(&self, place: usize) -> Vec<(LetterId, Letter)> {
+    pub fn letters_of(&self, place: usize) -> Vec<(LetterId, Letter)> {
         let letters = Letters::open(self.instances[place].disk.store(), u64::MAX).unwrap();
         letters.page(None, usize::MAX, &Default::default()).unwrap().letters
     }

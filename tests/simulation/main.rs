@@ -7,6 +7,7 @@
 mod bug;
 mod bugs;
 mod chance;
+mod courses;
 mod crash_everywhere;
 mod disk;
 mod drive;

@@ -7,7 +7,7 @@ use crate::disk::Disk;
 use crate::seams::Seams;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use weir::codec::record::RecordBatch;
 use weir::error::{Error, Result};
@@ -35,6 +35,7 @@ pub struct Member {
     /// How long a commit may take; 0 for none of that.
     delay_ms: u64,
     is_cut: Arc<AtomicBool>,
+    leaderless: Arc<AtomicU64>,
     /// Set when a commit was refused for good: such a member is soon none any more.
     is_fenced: Arc<AtomicBool>,
     flights: VecDeque<Flight>,
@@ -54,6 +55,8 @@ pub struct MemberParts {
     pub chance: Chance,
     pub delay_ms: u64,
     pub is_cut: Arc<AtomicBool>,
+    /// Topics without a leader, one bit each.
+    pub leaderless: Arc<AtomicU64>,
     pub is_fenced: Arc<AtomicBool>,
     pub bug: Option<Bug>,
     pub disk: Arc<Disk>,
@@ -61,13 +64,14 @@ pub struct MemberParts {
 
 impl Member {
     pub fn new(parts: MemberParts) -> Member {
-        let MemberParts { inner, seams, chance, delay_ms, is_cut, is_fenced, bug, disk } = parts;
+        let MemberParts { inner, seams, chance, delay_ms, is_cut, leaderless, is_fenced, bug, disk } = parts;
         Member {
             inner,
             seams,
             chance,
             delay_ms,
             is_cut,
+            leaderless,
             is_fenced,
             flights: VecDeque::new(),
             answers: VecDeque::new(),
@@ -250,7 +254,9 @@ impl Group for Member {
 
     fn input(&mut self, topic: usize, partition: i32, waker: Arc<dyn Wake>) -> Result<Box<dyn Input>> {
         let inner = self.inner.input(topic, partition, waker)?;
-        Ok(Box::new(Queue { inner, seams: self.seams.clone(), is_cut: self.is_cut.clone(), offset_next: 0 }))
+        let leaderless = (self.leaderless.clone(), 1 << topic);
+        let seams = self.seams.clone();
+        Ok(Box::new(Queue { inner, seams, is_cut: self.is_cut.clone(), leaderless, offset_next: 0 }))
     }
 
     fn committed(&mut self, partitions: &[i32]) -> Result<Vec<CommittedOffsets>> {
@@ -309,11 +315,13 @@ impl Group for Member {
 
     fn ask_topics(&mut self) {
         let Member { seams, inner, .. } = self;
+        seams.note(|| "asks for the topics".into());
         seams.call("ask topics", || inner.ask_topics());
     }
 
     fn topics_told(&mut self) -> Option<Result<Vec<TopicInfo>>> {
         let told = self.inner.topics_told()?;
+        self.seams.note(|| "is told of the topics".into());
         match self.is_cut() {
             true => Some(Err(Error::retry("timed_out", "the broker cannot be reached"))),
             false => Some(told),
@@ -348,12 +356,15 @@ struct Queue {
     inner: Box<dyn Input>,
     seams: Seams,
     is_cut: Arc<AtomicBool>,
+    /// Which topics have no leader, and the bit of this one.
+    leaderless: (Arc<AtomicU64>, u64),
     offset_next: i64,
 }
 
 impl Input for Queue {
     fn fill(&mut self, batch: &mut RecordBatch, limit: FetchLimit) -> Result<Fetched> {
-        if self.is_cut.load(Relaxed) {
+        let (leaderless, bit) = &self.leaderless;
+        if self.is_cut.load(Relaxed) || leaderless.load(Relaxed) & bit != 0 {
             return Ok(Fetched { records: 0, offset_next: self.offset_next, at_end: false });
         }
         let Queue { inner, seams, .. } = self;

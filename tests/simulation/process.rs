@@ -22,7 +22,8 @@ use weir::runtime::inputs::{Pass, TaskInput};
 use weir::runtime::letters::{EpochLetters, LetterTarget};
 use weir::runtime::opening::TaskFactory;
 use weir::runtime::task::{
-    Attempt, AttemptOutcome, FromTask, Io, ReplayRequest, Stage, Task, TaskId, TaskSettings, TaskStart, ToTask,
+    Attempt, AttemptOutcome, DiscardAnswer, DiscardRequest, FromTask, Io, ReplayRequest, Stage, Task, TaskId,
+    TaskSettings, TaskStart, ToTask,
 };
 use weir::source::{Input, Wake};
 use weir::state::buffer::SegmentSize;
@@ -196,6 +197,16 @@ impl Process {
         self.seams.note(|| format!("life {}: replay of {seqs:?} in partition {partition}", self.life));
         let (answer, _) = crossbeam_channel::bounded(1);
         self.inbox.0.push_back(ToWorker::Ask(partition, ToTask::Replay(ReplayRequest::new(seqs, answer))));
+    }
+
+    /// Somebody asks for this block to be discarded, whatever the table has.
+    pub fn discard(&mut self, partition: i32, token: &str) -> crossbeam_channel::Receiver<DiscardAnswer> {
+        self.seams.note(|| format!("life {}: discard of {token}", self.life));
+        let (answer, answers) = crossbeam_channel::bounded(1);
+        let until_ms = self.clock.boot_ms() + 8_000;
+        let request = DiscardRequest { token: token.to_owned(), force: true, answer, until_ms };
+        self.inbox.0.push_back(ToWorker::Ask(partition, ToTask::Discard(request)));
+        answers
     }
 
     /// One turn of the coordinator's thread.

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use weir::config::plan::{BatchPlan, PipelinePlan, StartAt, StepPlan};
 use weir::error::{Error, Kind};
 use weir::metrics::PipelineStats;
@@ -60,6 +60,8 @@ pub struct Setup {
     pub keeps_letters: bool,
     /// Its inputs are the sides of joins.
     pub joins: Option<Joins>,
+    /// `on_gap: continue`.
+    pub passes_gaps: bool,
     pub bug: Option<Bug>,
 }
 
@@ -81,6 +83,7 @@ impl Setup {
             until_end: false,
             keeps_letters: false,
             joins: None,
+            passes_gaps: false,
             bug: None,
         }
     }
@@ -126,6 +129,8 @@ pub struct World {
     /// The table takes what did not fit before.
     pub is_mended: Arc<AtomicBool>,
     pub disks_lost: u64,
+    /// Topics without a leader, one bit each.
+    pub leaderless: Arc<AtomicU64>,
     /// Records of which Kafka has heard that they are replayed.
     pub announced: BTreeSet<Place>,
 }
@@ -191,11 +196,12 @@ impl World {
             finished: 0,
             is_mended: Arc::default(),
             disks_lost: 0,
+            leaderless: Arc::default(),
             announced: BTreeSet::new(),
             setup,
         };
         world.seams.advance(100_000);
-        world.make_makers();
+        (0..world.setup.inputs).for_each(|input| world.make_makers(input));
         if world.setup.joins.is_some() {
             world.begin_every_log();
         }
@@ -212,14 +218,12 @@ impl World {
         }
     }
 
-    fn make_makers(&mut self) {
-        for input in 0..self.setup.inputs {
-            for partition in 0..self.setup.partitions {
-                let first_key = if self.setup.shared_keys { 0 } else { 1000 * input as u32 };
-                self.makers.insert((input, partition), Maker::new(self.setup.window_ms, first_key, 12));
-                self.join_makers.insert((input, partition), JoinMaker::new(WALL_START_MS - 1000));
-                self.logs.insert((input, partition), vec![]);
-            }
+    fn make_makers(&mut self, input: u16) {
+        for partition in 0..self.setup.partitions {
+            let first_key = if self.setup.shared_keys { 0 } else { 1000 * input as u32 };
+            self.makers.insert((input, partition), Maker::new(self.setup.window_ms, first_key, 12));
+            self.join_makers.insert((input, partition), JoinMaker::new(WALL_START_MS - 1000));
+            self.logs.insert((input, partition), vec![]);
         }
     }
 
@@ -319,6 +323,7 @@ impl World {
             chance: Chance::new(self.chance.next()),
             delay_ms: self.setup.commit_delay_ms,
             is_cut: is_cut.clone(),
+            leaderless: self.leaderless.clone(),
             is_fenced: is_fenced.clone(),
             bug: self.setup.bug,
             disk: disk.clone(),
@@ -330,7 +335,7 @@ impl World {
             name: "sim".into(),
             topics: topics.iter().map(|name| (name.clone(), StartAt::Earliest)).collect(),
             plan: compile::state_hash(&self.plan),
-            policy: Policy { halt_on_reset: false, halt_on_gap: true, strict: false },
+            policy: Policy { halt_on_reset: false, halt_on_gap: !self.setup.passes_gaps, strict: false },
             halt_on_growth: true,
             roles: compile::roles(&self.plan),
             session_timeout_ms: SESSION_MS * lease_times,
@@ -753,12 +758,16 @@ impl World {
 
     /// Deletes the topics and makes them again, empty.
     pub fn recreate_topics(&mut self) {
-        self.generation += 1;
-        for input in 0..self.setup.inputs {
-            self.kafka.delete_topic(&topic(input));
-            self.kafka.create_topic(&topic(input), self.setup.partitions);
-        }
-        self.make_makers();
+        (0..self.setup.inputs).for_each(|input| self.recreate_topic(input));
+        self.generation = 1;
+    }
+
+    /// Deletes one of them and makes it again, empty: what comes then is of the next generation.
+    pub fn recreate_topic(&mut self, input: u16) {
+        self.generation = 1;
+        self.kafka.delete_topic(&topic(input));
+        self.kafka.create_topic(&topic(input), self.setup.partitions);
+        self.make_makers(input);
     }
 }
 

@@ -403,6 +403,22 @@ fn who_is_set_aside_by_a_former_run_counts_again_where_nobody_is() {
 }
 
 #[test]
+fn what_was_re_read_ends_with_the_times_that_are_known_of_it() {
+    let mut stage = Stage::new(vec![vec![side(0, Feeds::Left, "a")], vec![side(1, Feeds::Left, "a")]]);
+    stage.logs[0].rows(&[100]);
+    stage.take(None, 0);
+    let reached = |epoch, high_ms| Moment {
+        epoch: Epoch(epoch),
+        inputs: vec![Progress { position: 1, high_ms }, Progress { position: 0, high_ms: i64::MIN }],
+        ..beginning(2)
+    };
+    stage.inputs.set_progress(&reached(0, i64::MIN));
+    assert_eq!(stage.inputs.progress()[0].high_ms, 100, "no epoch ended there: what was found stands");
+    stage.inputs.set_progress(&reached(1, 90));
+    assert_eq!(stage.inputs.progress()[0].high_ms, 90, "an earlier clock had held it back");
+}
+
+#[test]
 fn replayed_letters_are_rows_of_each_side_and_move_no_time() {
     let mut stage = Stage::new(vec![vec![side(0, Feeds::Left, "a"), side(0, right(0), "b")]]);
     let mut letters = RecordBatch::default();

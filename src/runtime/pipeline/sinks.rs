@@ -48,7 +48,8 @@ pub(super) fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i
     let (mapping, problems) = mapping::map(sink, &schema, &server, &mut |_| crate::codec::rows::Slot(0));
     refuse(&problems)?;
     drop(mapping);
-    let rows = ClickHouseSink::new(client.clone(), &server, database, &sink.table, &sink.settings);
+    let rows = ClickHouseSink::new(client.clone(), &server, database, &sink.table, &sink.settings)
+        .shared(process.sharing.contains(&plan.name));
     let (letters, letter_sink) = connect_letters(plan, process, load)?;
     let window_ms = table::window_seconds(&server, &schema, load).saturating_mul(1000).min(i64::MAX as u64) as i64;
     let (sink_plan, server_info) = (sink.clone(), server);

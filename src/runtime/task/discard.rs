@@ -8,7 +8,7 @@ use super::{Io, Task, Writing};
 use crate::error::{Error, Result};
 use crate::runtime::commit::{Discarded, NotDiscarded};
 use crate::runtime::limits;
-use crate::state::ledger::{encode, key};
+use crate::state::ledger::{count_discarded, encode, key};
 use crate::state::{Table, WriteBatch};
 use crossbeam_channel::Sender;
 
@@ -92,7 +92,12 @@ impl Task {
             batch.put(Table::Outbox, at(to), body);
         }
         batch.delete(Table::Outbox, at(discarded.record.outputs.len() as u16));
-        batch.put(Table::Ledger, key::epoch(self.state, epoch), encode(&discarded.record));
+        for record in discarded.later.iter().chain([&discarded.record]) {
+            batch.put(Table::Ledger, key::epoch(self.state, record.after.epoch), encode(record));
+        }
+        if self.chain.is_of_rows(&discarded.output) {
+            count_discarded(io.store, self.state, discarded.output.rows, &mut batch)?;
+        }
         self.keep_letters(epoch, discarded.was_unclear || !was_alone, &mut batch)?;
         self.write = Some((batch, Writing::Discard));
         self.discarding = Some((request, discarded));
@@ -102,7 +107,7 @@ impl Task {
     /// The write without the block is durable.
     pub(super) fn discarded(&mut self, io: &Io) {
         let Some((request, discarded)) = self.discarding.take() else { return };
-        let Discarded { rows, bytes, was_unclear, .. } = discarded;
+        let (rows, bytes, was_unclear) = (discarded.output.rows, discarded.output.body_bytes, discarded.was_unclear);
         tracing::warn!(
             pipeline = self.settings.pipeline,
             partition = self.id.partition,

@@ -52,9 +52,11 @@ pub struct ReplayDone {
     pub replayed: u64,
     /// Dead letters again, with the new reason, or because their block was discarded.
     pub failed: u64,
-    /// Not there any more, being replayed already, of a topic that is no input of the pipeline now, or not begun
-    /// when the task had to stop.
+    /// Not there any more, being replayed already, of a topic that is no input of the pipeline now, not begun when the
+    /// task had to stop, or nothing that can go through a join again: a row that waited there, or one of a right side.
     pub skipped: u64,
+    /// Of a topic that was deleted and created again since: its offset names another record now.
+    pub recreated: u64,
 }
 
 /// What a start found of a replay.
@@ -189,17 +191,25 @@ impl Task {
         while found.len() < limits::REPLAY_RECORDS_MAX && bytes < limits::EPOCH_LETTER_BYTES_MAX {
             let Some(seq) = request.seqs.pop_front() else { break };
             let id = LetterId { partition: self.id.partition as u32, seq };
-            let letter = store.claim(id)?;
-            let input = letter.as_ref().and_then(|letter| topics.iter().position(|(topic, _)| *topic == letter.topic));
-            let was_claimed = letter.is_some();
-            let (Some(letter), Some(input)) = (letter, input) else {
-                // Its topic is no input any more; one that somebody else has claimed has no letter here.
-                if was_claimed {
-                    store.unclaim(id);
-                }
+            // One that somebody else has claimed has no letter here.
+            let Some(letter) = store.claim(id)? else {
                 request.done.skipped += 1;
                 continue;
             };
+            let Some(input) = topics.iter().position(|(topic, id)| letter.is_of(topic, *id)) else {
+                store.unclaim(id);
+                match topics.iter().any(|(topic, _)| *topic == letter.topic) {
+                    true => request.done.recreated += 1,
+                    false => request.done.skipped += 1,
+                }
+                continue;
+            };
+            // A row that waited in a join is not here whole, and a row of a right side would change what others meet.
+            if letter.is_of_kept_fields() || !self.inputs.feeds_source(input) {
+                store.unclaim(id);
+                request.done.skipped += 1;
+                continue;
+            }
             bytes += letter.value.as_ref().map_or(0, Vec::len);
             let name = RecordName { input: input as u16, offset: letter.offset };
             found.entry(name).or_insert((letter, vec![])).1.push(id);

@@ -35,6 +35,8 @@ pub struct ClickHouseSink {
     place_columns: [&'static str; 3],
     /// Only rows whose `pipeline` is this one count: others write into the same table of dead letters.
     pipeline: Option<String>,
+    /// Another pipeline writes rows of the same records into the table.
+    is_shared: bool,
     seen: Mutex<Seen>,
     doubtful_attempts: AtomicU32,
     /// Makes the ids of attempts differ, across processes too.
@@ -70,6 +72,7 @@ impl ClickHouseSink {
             settings: super::mapping::insert_settings(server, user_settings),
             place_columns: ["_topic", "_partition", "_offset"],
             pipeline: None,
+            is_shared: false,
             seen: Mutex::default(),
             doubtful_attempts: AtomicU32::new(0),
             instance: random.iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -86,6 +89,11 @@ impl ClickHouseSink {
     pub fn of_letters(self, pipeline: &str) -> ClickHouseSink {
         let pipeline = Some(pipeline.to_owned());
         ClickHouseSink { place_columns: ["topic", "partition", "offset"], pipeline, ..self }
+    }
+
+    /// The same where rows of a record may be another pipeline's: counting them tells nothing then.
+    pub fn shared(self, is_shared: bool) -> ClickHouseSink {
+        ClickHouseSink { is_shared, ..self }
     }
 
     /// How many rows of a Kafka range the table holds, by its columns `_topic`, `_partition`, `_offset`; `None`:
@@ -194,6 +202,9 @@ impl ClickHouseSink {
 
 impl Sink for ClickHouseSink {
     async fn holds(&self, partition: i32, ranges: &[(String, i64, i64)]) -> Result<Option<u64>> {
+        if self.is_shared {
+            return Ok(None);
+        }
         let mut all = 0;
         for (topic, from, to) in ranges {
             let Some(rows) = self.holds_offsets(topic, partition, *from, *to).await? else { return Ok(None) };

@@ -86,3 +86,47 @@ fn read_one(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::plan::KafkaSecurity;
+    use rdkafka::ClientConfig;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+    #[test]
+    fn a_broker_that_falls_silent_is_an_error_and_each_record_has_its_own_time_to_come() {
+        const WAIT: Duration = Duration::from_secs(10);
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("t", 1, 1).unwrap();
+        let brokers = cluster.bootstrap_servers();
+        let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", &brokers).create().unwrap();
+        for value in ["a", "b", "c"] {
+            producer.send(BaseRecord::<str, str>::to("t").partition(0).payload(value)).unwrap();
+        }
+        producer.flush(WAIT).unwrap();
+        let kafka = KafkaPlan {
+            brokers: vec![brokers],
+            group: "g".into(),
+            instance_id: None,
+            security: KafkaSecurity::default(),
+            librdkafka: Default::default(),
+        };
+        let mut batch = RecordBatch::default();
+        records_at(&kafka, c"t", 0, &[0, 2, 9], &mut batch, WAIT).unwrap();
+        assert_eq!(batch.records.iter().map(|record| record.offset).collect::<Vec<_>>(), [0, 2]);
+        let mut settings = Settings::fetching(&kafka, 0);
+        settings.set("queued.min.messages", 1);
+        settings.set("fetch.min.bytes", 1);
+        let client = Client::consumer(&settings, 0).unwrap();
+        log_range(&client, c"t", 0, WAIT).unwrap();
+        cluster.broker_round_trip_time(1, Duration::from_secs(3_600)).unwrap();
+        let mut none = RecordBatch::default();
+        let silent = read_one(&client, c"t", 0, 1, &mut none, Duration::from_millis(300)).unwrap_err();
+        assert_eq!((silent.kind, silent.code.as_str()), (crate::error::Kind::Retry, "timed_out"));
+        assert!(silent.message.contains("`t` 0 at 1 did not come in time"), "{silent}");
+        assert!(none.records.is_empty());
+        client.close();
+    }
+}

@@ -11,6 +11,8 @@ use crate::state::{StateStore, Table, WriteBatch};
 use crate::types::Incarnation;
 use bincode::{Decode, Encode};
 
+const VERSION: u8 = 1;
+
 /// A replay that is stored: the letters that go when its epoch counts.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct Replaying {
@@ -59,12 +61,17 @@ pub fn replaying(store: &dyn StateStore, partition: u32) -> Result<Option<Replay
         let message = format!("the replay under way of partition {partition} is damaged or of a newer weir");
         Error::stop("corrupt", message)
     };
-    decoded(&value).map(Some).ok_or_else(damaged)
+    read_entry(&value).map(Some).ok_or_else(damaged)
 }
 
 /// The letters that an entry names; none for one that cannot be read (its task's start says so).
 pub(super) fn ids(partition: u32, value: &[u8]) -> Vec<LetterId> {
-    decoded::<Replaying>(value).map(|entry| ids_of(partition, &entry)).unwrap_or_default()
+    read_entry(value).map(|entry| ids_of(partition, &entry)).unwrap_or_default()
+}
+
+fn read_entry(value: &[u8]) -> Option<Replaying> {
+    let [VERSION, body @ ..] = value else { return None };
+    decoded(body)
 }
 
 fn ids_of(partition: u32, entry: &Replaying) -> Vec<LetterId> {
@@ -106,7 +113,7 @@ impl Letters {
 
     /// Adds to an epoch's write that it replays these letters: of all that were claimed, only they stay so.
     pub fn put_replay(&self, partition: u32, entry: &Replaying, into: &mut WriteBatch) -> Result<()> {
-        into.put(Table::DeadLetters, letter_key(partition, REPLAYING), encoded(entry)?);
+        into.put(Table::DeadLetters, letter_key(partition, REPLAYING), encoded(VERSION, entry)?);
         self.take_up_replay(partition, Some(entry));
         Ok(())
     }
@@ -114,7 +121,7 @@ impl Letters {
     /// Adds to an epoch's write what is wrong with a letter now; it keeps its name. It takes the room that it needs:
     /// a full store must not keep anybody from emptying it.
     pub fn rewrite(&self, id: LetterId, letter: &Letter, into: &mut WriteBatch) -> Result<()> {
-        let value = encoded(letter)?;
+        let value = letter.encoded()?;
         // One that is deleted meanwhile must not come back uncounted.
         let mut books = self.books();
         let Some(before) = self.value(id)? else { return Ok(()) };
@@ -166,7 +173,7 @@ pub fn keep_at_rest(
     into.delete(Table::DeadLetters, letter_key(partition, REPLAYING));
     for &seq in entry.seqs.iter().filter(|_| is_unclear) {
         if let Some(letter) = doubtful(store, LetterId { partition, seq })? {
-            into.put(Table::DeadLetters, letter_key(partition, seq), encoded(&letter)?);
+            into.put(Table::DeadLetters, letter_key(partition, seq), letter.encoded()?);
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! locked      another process has the directory
+//! held        this process still has it, from a run that is ending: it is waited for
 //! disk_full   nothing is lost: the same write goes through when there is space
 //! unreadable  the file system refuses (permissions, read-only, a file in the way)
 //! corrupt     files damaged or gone: set the directory aside, never repair
@@ -14,7 +15,9 @@ use crate::error::Error;
 use rocksdb::ErrorKind;
 use std::path::Path;
 
-const LOCKED: [&str; 3] = ["lock hold by current process", "While lock file", "No locks available"];
+/// What an earlier run of the pipeline still holds, an answer that is being read out of it, perhaps.
+const HELD: [&str; 1] = ["lock hold by current process"];
+const LOCKED: [&str; 2] = ["While lock file", "No locks available"];
 /// The last one is a limit on the size of files (`ulimit -f`).
 const DISK_FULL: [&str; 4] =
     ["No space left on device", "Disk quota exceeded", "Max allowed space was reached", "File too large"];
@@ -32,6 +35,9 @@ pub(super) fn explain(path: &Path, error: &rocksdb::Error) -> Error {
         ("disk_full", format!("the disk of the state directory {directory} is full; nothing is lost, make space"))
     } else if says(&UNREADABLE) {
         ("unreadable", format!("the state directory {directory} cannot be used; mend its owner or permissions"))
+    } else if says(&HELD) {
+        let message = format!("the state directory {directory} is still held by the run before in this process");
+        return Error::retry("held", format!("{message} ({error})"));
     } else if says(&LOCKED) {
         ("locked", format!("the state directory {directory} is in use by another process; stop it or use another"))
     } else if says(&NEWER) {
