@@ -93,7 +93,10 @@ impl Report {
                 p99 * 1000.0
             );
         }
-        text + &format!("mean payload {:.0} bytes; medians, peak memory the worst\n", self.payload_bytes_mean)
+        if self.payload_bytes_mean > 0.0 {
+            text += &format!("mean payload of the events {:.0} bytes; ", self.payload_bytes_mean);
+        }
+        text + "medians, peak memory and disk the worst\n"
     }
 
     pub fn write(&self, folder: &Path) -> std::io::Result<()> {

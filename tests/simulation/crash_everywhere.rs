@@ -27,20 +27,18 @@ pub enum Script {
 }
 
 impl Script {
-    pub const ALL: [Script; 12] = [
+    pub const OF_ONE_STREAM: [Script; 6] = [
         Script::Alone,
         Script::Joined,
         Script::TwoInputs,
         Script::StopAndStart,
         Script::Replays,
         Script::ReplaysShared,
-        Script::Joins(Joins::Interval),
-        Script::Joins(Joins::WithItself),
-        Script::Joins(Joins::Exact),
-        Script::Joins(Joins::Table),
-        Script::Joins(Joins::Temporal),
-        Script::Joins(Joins::Three),
     ];
+
+    pub fn all() -> impl Iterator<Item = Script> {
+        Script::OF_ONE_STREAM.into_iter().chain(Joins::ALL.map(Script::Joins))
+    }
 
     pub fn setup(self) -> Setup {
         let setup = Setup::plain(7);
