@@ -136,6 +136,10 @@ struct Rare {
     state: Option<PipelineState>,
     /// Partitions that a scrape has shown.
     shown: BTreeSet<i32>,
+    /// By topic.
+    partitioners: BTreeMap<String, &'static str>,
+    /// By join step and code: what speaks against the way its topics lie.
+    join_doubts: BTreeMap<(usize, &'static str), String>,
 }
 
 /// A histogram small enough to read quantiles from: bucket bounds double from 100 µs.
@@ -352,6 +356,22 @@ impl PipelineStats {
         self.rare().tasks.remove(&partition);
     }
 
+    /// How the keys of a topic came to their partitions.
+    pub fn set_partitioner(&self, topic: &str, partitioner: &'static str) {
+        self.rare().partitioners.insert(topic.to_owned(), partitioner);
+    }
+
+    /// Something speaks against the way the topics of a join lie.
+    pub fn doubt_join(&self, step: usize, code: &'static str, message: String) {
+        self.rare().join_doubts.insert((step, code), message);
+    }
+
+    /// What speaks against a join.
+    pub fn join_doubts(&self, step: usize) -> Vec<String> {
+        let rare = self.rare();
+        rare.join_doubts.iter().filter(|((of, _), _)| *of == step).map(|(_, message)| message.clone()).collect()
+    }
+
     pub fn set_state(&self, state: PipelineState) {
         self.rare().state = Some(state);
     }
@@ -516,6 +536,15 @@ impl PipelineStats {
             if let Some(oldest_ms) = joins.filter_map(|join| join.oldest_ms).min() {
                 metrics::gauge!("weir_join_oldest_waiting_timestamp_seconds", &labels).set(oldest_ms as f64 / 1000.0);
             }
+        }
+        for (topic, partitioner) in &rare.partitioners {
+            let labels =
+                [("pipeline", pipeline()), ("topic", topic.clone()), ("partitioner", (*partitioner).to_owned())];
+            metrics::gauge!("weir_topic_partitioner_info", &labels).set(1.0);
+        }
+        for (step, code) in rare.join_doubts.keys() {
+            let labels = [("pipeline", pipeline()), ("step", step.to_string()), ("reason", (*code).to_owned())];
+            metrics::gauge!("weir_join_doubts", &labels).set(1.0);
         }
         use PipelineState::*;
         for known in [Starting, Restoring, Running, Failed, Stopped] {

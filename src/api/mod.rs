@@ -144,6 +144,8 @@ fn describe() {
         ("weir_state_bytes", "Bytes of state on disk, by column family"),
         ("weir_state_keys_estimate", "Keys in the state of a step, about"),
         ("weir_join_rows_total", "Pairs of a join, rows it sent alone, rows it dropped"),
+        ("weir_topic_partitioner_info", "How the keys of a topic of a join came to their partitions: 1"),
+        ("weir_join_doubts", "What speaks against the way the topics of a join lie: 1"),
         ("weir_join_waiting_rows", "Rows that wait in a join"),
         ("weir_join_oldest_waiting_timestamp_seconds", "Event time of the oldest row that waits in a join, or earlier"),
         ("weir_pipeline_up", "1 for the state that the pipeline is in"),

@@ -80,6 +80,7 @@ fn join_object(stats: &PipelineStats, place: usize, step: &StepStats) -> Option<
         "dropped": step.dropped.load(Relaxed),
         "waiting": waiting,
         "oldest_waiting": oldest_ms.map(|ms| crate::codec::time::Moment::from_ms(ms).to_rfc3339()),
+        "doubts": stats.join_doubts(place),
         "join_rate": if decided > 0 { matched as f64 / decided as f64 } else { 0.0 },
     }))
 }

@@ -54,6 +54,8 @@ fn the_metrics_of_a_pipeline_have_these_names_and_labels_and_no_others() {
         stats.committed("accepted");
         stats.recovered("new");
         stats.set_state_bytes("seen", 1);
+        stats.set_partitioner("orders", "murmur2");
+        stats.doubt_join(3, "partitioned_differently", "why".to_owned());
         stats.sealed(SealedWhy::Age, [5].into_iter(), Duration::from_millis(1));
         stats.stored(Duration::from_millis(1));
         stats.acknowledged(0.01);
@@ -83,6 +85,8 @@ fn the_metrics_of_a_pipeline_have_these_names_and_labels_and_no_others() {
         "weir_state_bytes{pipeline,family}",
         "weir_state_keys_estimate{pipeline,step}",
         "weir_join_rows_total{pipeline,step,outcome}",
+        "weir_topic_partitioner_info{pipeline,topic,partitioner}",
+        "weir_join_doubts{pipeline,step,reason}",
         "weir_join_waiting_rows{pipeline,step}",
         "weir_join_oldest_waiting_timestamp_seconds{pipeline,step}",
         "weir_pipeline_up{pipeline,state}",

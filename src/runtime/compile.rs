@@ -132,8 +132,13 @@ impl Blueprint {
 
 /// The joins of a pipeline, in the order of the steps.
 pub(super) fn joins_of(plan: &PipelinePlan) -> impl Iterator<Item = &JoinPlan> {
-    plan.steps.iter().filter_map(|step| match step {
-        StepPlan::Join(join) => Some(&**join),
+    joins_with_places(plan).map(|(_, join)| join)
+}
+
+/// The joins of a plan, each with its place among the steps.
+pub(super) fn joins_with_places(plan: &PipelinePlan) -> impl Iterator<Item = (usize, &JoinPlan)> {
+    plan.steps.iter().enumerate().filter_map(|(place, step)| match step {
+        StepPlan::Join(join) => Some((place, &**join)),
         _ => None,
     })
 }
@@ -178,6 +183,11 @@ pub(super) fn offline(plan: &PipelinePlan) -> Blueprint {
 
 pub(super) fn no_time() -> TimeSpec {
     TimeSpec { field: None, max_future_ms: 0 }
+}
+
+/// The places of the joins among the steps.
+pub fn join_places(plan: &PipelinePlan) -> Vec<usize> {
+    joins_with_places(plan).map(|(place, _)| place).collect()
 }
 
 /// How many sides of joins keep rows.

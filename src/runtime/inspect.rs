@@ -10,6 +10,7 @@ use crate::config::plan::{
 use crate::config::plan::{ColumnPlan, FieldPath};
 use crate::error::{Error, Finding, Place, Result, Severity};
 use crate::runtime::compile;
+use crate::runtime::copartition::{self, Doubt};
 use crate::runtime::prepare::Preparing;
 use crate::sink::clickhouse::client::Client;
 use crate::sink::clickhouse::schema::{DefaultKind, ServerInfo, TableSchema};
@@ -120,6 +121,7 @@ impl Inspector<'_> {
         }
         self.equal_partitions(&infos);
         self.retention();
+        self.co_partitioned(infos[0].partitions);
         Some(infos[0].partitions)
     }
 
@@ -134,6 +136,15 @@ impl Inspector<'_> {
                 let help = "give them the same number (and the same key → the same partition)".to_owned();
                 self.say("source.kafka.topics", topic.at, Severity::Error, "unequal_partitions", message, Some(help));
             }
+        }
+    }
+
+    /// Counts that are equal are not enough for a join: the same key has to be in the same partition.
+    fn co_partitioned(&mut self, partitions: i32) {
+        let doubts = copartition::look(self.plan, partitions, None).map(|seen| seen.doubts).unwrap_or_default();
+        for Doubt { join, code, message, help } in doubts {
+            let Some((place, of)) = compile::joins_with_places(self.plan).nth(join) else { continue };
+            self.say(&format!("steps[{place}].join.key"), of.at, Severity::Warning, code, message, Some(help));
         }
     }
 

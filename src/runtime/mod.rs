@@ -5,6 +5,7 @@ pub mod chain;
 pub mod commit;
 pub mod compile;
 pub mod coordinator;
+pub mod copartition;
 pub mod delivery;
 pub mod desk;
 pub mod engine;

@@ -14,6 +14,7 @@ use crate::metrics::{PipelineState, PipelineStats};
 use crate::runtime::chain::percent_escaped;
 use crate::runtime::compile::{self, Blueprint};
 use crate::runtime::coordinator::{Coordinator, GroupTimes, Progress};
+use crate::runtime::copartition;
 use crate::runtime::desk::Desk;
 use crate::runtime::engine::{Process, RunOptions};
 use crate::runtime::memory::{self, PipelineMemory};
@@ -179,6 +180,7 @@ fn run_once(
         process.workers.len() as u64,
     )?;
     tracing::info!(pipeline = plan.name, "memory: {memory}");
+    look_at_joins(plan, partitions, process, stats);
     let Some(sink) = until_reached(stop, plan, || connect_sink(plan, process, partitions))? else { return Ok(()) };
     let letters = Arc::new(Letters::open(store.clone(), local_letters_max(plan))?);
     desk.open(&store, &letters, way_to_tasks(place, &process.workers));
@@ -344,6 +346,28 @@ fn note_ends(group: &mut dyn Group, topics: usize, partitions: i32) -> Result<BT
         ends.insert(partition, of_topics);
     }
     Ok(ends)
+}
+
+/// Says what speaks against the way the topics of joins lie; beside the start, which does not wait for it.
+fn look_at_joins(plan: &PipelinePlan, partitions: i32, process: &Process, stats: &Arc<PipelineStats>) {
+    let places = compile::join_places(plan);
+    if places.is_empty() {
+        return;
+    }
+    let (plan, stats, by_broker) = (plan.clone(), stats.clone(), process.options.describe_by_broker);
+    let look = move || {
+        let Ok(seen) = copartition::look(&plan, partitions, by_broker) else { return };
+        for (topic, partitioner) in plan.topics.iter().zip(seen.partitioners) {
+            partitioner.iter().for_each(|partitioner| stats.set_partitioner(&topic.name, partitioner.name()));
+        }
+        for doubt in seen.doubts {
+            tracing::warn!(pipeline = plan.name, step = places[doubt.join], "{}: {}", doubt.message, doubt.help);
+            stats.doubt_join(places[doubt.join], doubt.code, doubt.message);
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("weir-joins".to_owned()).spawn(look) {
+        tracing::debug!("joins are not looked at: {error}");
+    }
 }
 
 fn task_settings(plan: &PipelinePlan, memory: &PipelineMemory, options: &RunOptions, window_ms: i64) -> TaskSettings {

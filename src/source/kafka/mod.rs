@@ -13,12 +13,14 @@ mod client;
 mod events;
 mod input;
 mod lookup;
+mod partitioner;
 mod refetch;
 mod retention;
 mod sample;
 mod settings;
 
 pub use bare::{BareCount, drain_bare};
+pub use partitioner::Partitioner;
 pub use retention::{Retention, retention};
 pub use sample::{Sample, SampledRecord, sample};
 pub use settings::session_timeout_ms;
