@@ -49,7 +49,8 @@
 //! 4. [`codec::decode`] finds the planned fields in one lazy pass over the JSON; a broken payload becomes a dead
 //!    letter.
 //! 5. [`runtime::chain`] runs the steps in the written order on the whole pass: [`step::filter`], [`step::select`].
-//! 6. [`step::dedup`] asks [`state::seen`]: the first sight of a key stays.
+//! 6. [`step::dedup`] asks [`state::seen`]: the first sight of a key stays. [`step::join`] asks [`state::buffer`] and
+//!    [`state::versions`] for rows of the other side, and lets those go that nobody can meet any more.
 //! 7. What cannot be processed is set aside by [`runtime::letters`], and gives back the keys that it had taken.
 //! 8. [`sink::clickhouse::encode`] appends the rows that are left to column buffers, as ClickHouse keeps them; a
 //!    value that does not fit its column makes the row a dead letter and leaves no trace in the buffers.
