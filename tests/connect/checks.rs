@@ -3,6 +3,7 @@
 use crate::stage::{ENGINE, Stage};
 use crate::support::clickhouse::ClickHouse;
 use crate::support::free_port;
+use crate::support::kafka::TestRecord;
 
 fn has(findings: &[String], wanted: &str) -> bool {
     findings.iter().any(|finding| finding.contains(wanted))
@@ -108,6 +109,30 @@ fn a_topic_that_forgets_before_the_window_is_warned_of() {
         ),
         "{findings:#?}"
     );
+}
+
+#[test]
+fn topics_of_a_join_that_do_not_lie_together_are_warned_of() {
+    let mut stage = Stage::new("apart");
+    stage.kafka.create_topic("apart_b", 2);
+    stage.sql(&format!("CREATE TABLE $.t (id Int64) {ENGINE}"));
+    let record = |number: i32| TestRecord::new(format!(r#"{{"id": {number}}}"#)).key(number.to_string());
+    stage.kafka.produce("apart", &(0..60).map(record).collect::<Vec<_>>());
+    // Placed by hand, and under keys of its own.
+    let apart = |number: i32| record(number).key(format!("other-{number}")).partition((number / 30) % 2);
+    stage.kafka.produce("apart_b", &(0..60).map(apart).collect::<Vec<_>>());
+    stage.rest =
+        "steps: [ { join: { with: { kafka: { topic: apart_b } }, as: b, key: id, kind: interval, within: 1m } } ]"
+            .to_owned();
+    says(
+        &stage,
+        &[
+            "partitioned_differently: the keys of `apart` lie in their partitions by murmur2",
+            "join_key_is_not_the_record_key: 60 of 60 sampled records of `apart_b` have another record key",
+        ],
+    );
+    let ended = stage.check();
+    assert!(ended.code == 0 && !has(&ended.findings(), "of `apart` have"), "{:?}", ended.findings());
 }
 
 #[test]
