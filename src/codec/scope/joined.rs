@@ -70,8 +70,6 @@ pub struct Either {
     /// Which of `right`.
     pub right: usize,
     pub into: Slot,
-    /// A field of the right key: a right row alone has it, too.
-    pub is_key: bool,
 }
 
 impl Scope {
@@ -212,13 +210,7 @@ impl Joined {
             let key = self.keys.iter().find(|(of_left, _)| column.own == Some(*of_left) && *of_left != column.left);
             keys.extend(key.map(|(_, of_right)| (place(*of_right), column.left)));
         }
-        let is_key = |slot: Slot| self.keys.iter().any(|(_, of_right)| *of_right == slot);
-        let either = |column: &Column| Either {
-            left: column.left,
-            right: place(column.right),
-            into: column.into,
-            is_key: is_key(column.right),
-        };
+        let either = |column: &Column| Either { left: column.left, right: place(column.right), into: column.into };
         let either = self.columns.iter().map(either).collect();
         let object = self.right.object_of_selected();
         let fields =
@@ -353,7 +345,6 @@ mod tests {
         users.resolve("id").unwrap();
         scope.join("user", users, vec![]);
         let country = scope.resolve_column("country").unwrap();
-        let _key = scope.resolve_column("order_id").unwrap();
         assert_eq!(scope.resolve_column("_offset").unwrap(), scope.resolve("_offset").unwrap());
         let (layout, joins) = scope.finish_with_joins();
         let own = layout.paths.iter().find(|path| path.parts == ["country"]).unwrap().slot;
@@ -362,7 +353,6 @@ mod tests {
         assert_eq!((second.left, second.into), (country, country));
         assert!(joins[0].fields.left.slots.contains(&own) && !joins[1].fields.left.slots.contains(&own));
         assert!(joins[1].fields.left.slots.contains(&country));
-        assert!(!first.is_key && joins[0].fields.either[1].is_key);
     }
 
     #[test]

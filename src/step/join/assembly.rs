@@ -47,9 +47,9 @@ impl Assembly {
             let of_left = into[either.left.0 as usize];
             let of_right = right.map_or(Field::ABSENT, |right| right[either.right]);
             into[either.into.0 as usize] = match left {
-                // A left row that is not there has null fields; its key is known all the same, under either name.
-                LeftPart::Nothing if either.is_key && of_left.is_null() => of_right,
-                LeftPart::Nothing if of_left.is_null() => Field::NULL,
+                // A left row that is not there has no fields but its key.
+                LeftPart::Nothing if of_left.is_null() && of_right.is_null() => Field::NULL,
+                LeftPart::Nothing if of_left.is_null() => of_right,
                 _ if of_left.kind == Kind::Absent && of_right.kind != Kind::Absent => of_right,
                 _ => of_left,
             };
