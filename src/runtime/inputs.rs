@@ -117,6 +117,14 @@ impl TaskInputs {
         TaskInputs { inputs, times, is_merged, has_joins, exact_tables, width }
     }
 
+    /// Re-reading up to there takes no input's time further than it had come: the noted clock is a later one now, and a
+    /// table that seems further lets rows go that still waited.
+    pub fn cap_highs(&mut self, to: &Moment) {
+        if to.has_times() {
+            self.inputs.iter_mut().zip(&to.inputs).for_each(|(input, progress)| input.cap_high(progress.high_ms));
+        }
+    }
+
     pub fn len(&self) -> usize {
         self.inputs.len()
     }
@@ -150,6 +158,7 @@ impl TaskInputs {
         for (input, progress) in self.inputs.iter_mut().zip(&moment.inputs) {
             let high_ms = if is_known { progress.high_ms } else { input.progress.high_ms };
             input.progress = Progress { high_ms, ..*progress };
+            input.cap_high(i64::MAX);
         }
         if is_known {
             self.times.watermark_ms = moment.watermark_ms;

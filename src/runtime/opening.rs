@@ -480,6 +480,7 @@ impl Opening {
             _ => (vec![], vec![]),
         };
         let must_accept = start.must_accept();
+        let reread_to = reread.as_ref().map(|(_, to)| to.clone());
         let stage = match (&start.base, &start.forced, reread) {
             (Base::DeliverFirst, _, _) => Stage::DeliverFirst,
             (_, _, Some((_, to))) => Stage::Rereading { to: Box::new(to) },
@@ -493,12 +494,14 @@ impl Opening {
             if must_accept && stage != Stage::DeliverFirst { Stage::Adopting { then: Box::new(stage) } } else { stage };
         let patience = Patience::new(self.settings.session_timeout_ms);
         let (inputs, chain) = self.factory.parts(partition, state, queues, counts)?;
+        let mut inputs = TaskInputs::new(inputs, &moment, cap_ms);
+        reread_to.iter().for_each(|to| inputs.cap_highs(to));
         Ok(TaskStart {
             id,
             state,
             retires,
             log: CommitLog::new(history, state, mark, epochs, forced, patience),
-            inputs: TaskInputs::new(inputs, &moment, cap_ms),
+            inputs,
             chain,
             stage,
             drops,

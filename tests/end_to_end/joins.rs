@@ -35,7 +35,6 @@ fn stage(name: &str, partitions: i32, with: &str, join: &str) -> Stage {
             right(name)
         ),
         source: time,
-        sink: ", columns: { r: right.r }".to_owned(),
         memory_limit: "2GiB".to_owned(),
         ..Stage::bare(name, kafka, clickhouse)
     };

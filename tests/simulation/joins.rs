@@ -139,7 +139,7 @@ impl World {
         settle(self)?;
         for _ in 0..2 {
             self.advance(QUIET_MS)?;
-            (0..10).try_for_each(|_| round(self))?;
+            (0..2).try_for_each(|_| round(self))?;
         }
         for input in 0..self.setup.inputs {
             for partition in 0..self.setup.partitions {

@@ -58,10 +58,10 @@ pub struct Setup {
     pub until_end: bool,
     /// Dead letters stay in the directories, where they can be replayed.
     pub keeps_letters: bool,
-    /// Its inputs are the sides of joins.
-    pub joins: Option<Joins>,
     /// `on_gap: continue`.
     pub passes_gaps: bool,
+    /// Its inputs are the sides of joins.
+    pub joins: Option<Joins>,
     pub bug: Option<Bug>,
 }
 
@@ -82,8 +82,8 @@ impl Setup {
             state_bytes_max: 1 << 20,
             until_end: false,
             keeps_letters: false,
-            joins: None,
             passes_gaps: false,
+            joins: None,
             bug: None,
         }
     }

@@ -63,6 +63,8 @@ pub struct TaskInput {
     exact_table: Option<u16>,
     rank: u16,
     pub(super) progress: Progress,
+    /// Where its time had come at the end of what is re-read state-only; `i64::MAX` otherwise.
+    high_cap_ms: i64,
     /// Since when (boot clock) it has been at its log end with nothing held.
     at_end_since_ms: Option<u64>,
     /// Since when (boot clock) it has had nothing although its log goes on: its leader may be away.
@@ -91,6 +93,7 @@ impl TaskInput {
             rank: sides[0].feeds.rank(),
             sides,
             progress: Progress { position: 0, high_ms: i64::MIN },
+            high_cap_ms: i64::MAX,
             at_end_since_ms: None,
             dry_since_ms: None,
             held: Held::default(),
@@ -136,6 +139,16 @@ impl TaskInput {
     #[inline]
     pub(super) fn low_ms(&self) -> i64 {
         self.progress.high_ms.saturating_sub(self.lateness_ms)
+    }
+
+    /// A record has this time, as far as it counts.
+    #[inline]
+    pub(super) fn push_to(&mut self, time_ms: i64) {
+        self.progress.high_ms = self.progress.high_ms.max(time_ms.min(self.high_cap_ms));
+    }
+
+    pub(super) fn cap_high(&mut self, high_cap_ms: i64) {
+        self.high_cap_ms = high_cap_ms;
     }
 
     /// From now on it has come that far.

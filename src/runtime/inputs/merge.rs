@@ -82,7 +82,7 @@ impl TaskInputs {
         let input = &mut self.inputs[index];
         input.take(index, self.times.note_ms, self.has_joins, pass);
         let Some(meta) = pass.rows.meta.get(first_row) else { return };
-        input.progress.high_ms = input.progress.high_ms.max(self.times.pushes_to(meta));
+        input.push_to(self.times.pushes_to(meta));
         self.raise();
         self.stamp(first_row, pass);
     }
