@@ -95,6 +95,9 @@ impl Seen {
     }
 }
 
+/// On disk, of a kept row of a join: measured with six short fields (docs/performance.md), its index included.
+const JOIN_ROW_BYTES: u64 = 150;
+
 /// One pipeline in words, section by section.
 struct Words<'a> {
     plan: &'a Plan,
@@ -217,6 +220,40 @@ impl Words<'_> {
         let line = format!("{place}  join: adds `{}` from {} by {}", join.name, topics.join(", "), key.join(", "));
         self.line(line);
         self.line(format!("   {meets}; {alone}"));
+        self.line(format!("   state: {}", self.join_state(join)));
+    }
+
+    /// What a join keeps, and for how long.
+    fn join_state(&self, join: &JoinPlan) -> String {
+        let kept_ms = match join.matching {
+            Matching::Table { .. } => {
+                return format!(
+                    "every key of the table × about {JOIN_ROW_BYTES} bytes of disk, and its newer versions"
+                );
+            }
+            // A left row stays as long as right rows may come for it, and the other way round.
+            Matching::Interval { before_ms, after_ms } => before_ms.max(after_ms),
+            Matching::Temporal { within_ms, .. } => within_ms,
+        };
+        let kept_ms = kept_ms.saturating_add(join.with.time.lateness_ms.max(self.pipeline.source.time.lateness_ms));
+        match self.seen.topics.as_ref().and_then(|topics| topics.records_per_second) {
+            Some(rate) => {
+                let rows = rate * kept_ms as f64 / 1000.0;
+                let size = bytes((rows * JOIN_ROW_BYTES as f64) as u64);
+                format!(
+                    "about {} rows, {size} of disk: both sides, {rate:.0}/s, {} each",
+                    counted(rows),
+                    duration(kept_ms)
+                )
+            }
+            None => {
+                let size = bytes((kept_ms / 1000) as u64 * 1_000 * JOIN_ROW_BYTES);
+                let seconds = kept_ms / 1000;
+                format!(
+                    "rows per second of both sides × {seconds} s × about {JOIN_ROW_BYTES} bytes ({size} at 1,000/s)"
+                )
+            }
+        }
     }
 
     fn dedup(&mut self, place: usize, dedup: &DedupPlan) {

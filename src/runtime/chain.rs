@@ -17,6 +17,7 @@ use crate::runtime::commit::History;
 use crate::runtime::compile::JoinPart;
 use crate::runtime::inputs::{Owner, Pass, TaskInputs};
 use crate::runtime::letters::EpochLetters;
+use crate::runtime::limits;
 use crate::sink::{Block, BlockBuilder, BuilderMark};
 use crate::state::buffer::SegmentSize;
 use crate::state::ledger::{Counts, OutputRecord, StepCounts};
@@ -76,6 +77,8 @@ pub struct Chain {
     counts: Counts,
     stats: Arc<PipelineStats>,
     list: Vec<u32>,
+    /// How many records the next pass may have at most, so that what joins make of them stays bounded.
+    records_max: usize,
 }
 
 /// What a chain is made of.
@@ -94,6 +97,10 @@ pub struct ChainParts {
     pub counts: Option<Counts>,
     pub stats: Arc<PipelineStats>,
 }
+
+/// Records of a joined pass before it is known how many rows they make, and how many rows one is to make, about.
+const FIRST_JOINED_RECORDS: usize = 256;
+const JOINED_ROWS: usize = 2 * limits::PASS_RECORDS_MAX;
 
 /// Everything of a chain that a redo across joins goes back to.
 struct ChainMark {
@@ -139,6 +146,7 @@ impl Chain {
             counts,
             stats,
             list: vec![],
+            records_max: FIRST_JOINED_RECORDS,
         })
     }
 
@@ -180,6 +188,11 @@ impl Chain {
             oldest_ms: join.oldest_waiting_ms(),
         };
         self.stages.iter().map(of).collect()
+    }
+
+    /// How many records the next pass may have: with a key of many rows each makes thousands.
+    pub fn pass_records_max(&self) -> usize {
+        if self.stages.is_empty() { limits::PASS_RECORDS_MAX } else { self.records_max }
     }
 
     /// Whether time alone may bring rows out.
@@ -244,6 +257,7 @@ impl Chain {
     fn process_joined(&mut self, pass: &mut Pass, inputs: &TaskInputs, store: &dyn StateStore) -> Result<()> {
         let rows = self.widen(pass);
         times::set(&mut self.times, &self.stages, pass);
+        let before = self.builder.rows();
         let (mut at, mut size) = (0, rows);
         loop {
             let end = rows.min(at + size);
@@ -251,9 +265,13 @@ impl Chain {
             size = if reached == end { (reached - at) * 2 } else { 1 };
             at = reached;
             if at == rows {
-                return Ok(());
+                break;
             }
         }
+        let made = (self.builder.rows() - before) as usize;
+        let fitting = JOINED_ROWS * (rows.max(1) as usize) / made.max(1);
+        self.records_max = fitting.min(self.records_max * 4).clamp(1, limits::PASS_RECORDS_MAX);
+        Ok(())
     }
 
     /// Replayed rows meet what there is; whoever restores this task later knows nothing of it, so nothing of it stays.

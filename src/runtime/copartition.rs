@@ -61,11 +61,43 @@ fn doubts(plan: &PipelinePlan, samples: &[Sample]) -> Vec<Doubt> {
         let lefts = plan.source.inputs.iter().map(|input| (*input, left_key(plan, number, join)));
         let rights = join.with.inputs.iter().map(|input| (*input, right_key(join)));
         let sides: Vec<(usize, Option<&KeyPlan>)> = lefts.chain(rights).collect();
+        doubts.extend(hidden_field(plan, number, join, samples));
         doubts.extend(differently_placed(plan, number, &sides, &partitioners));
         doubts
             .extend(sides.iter().filter_map(|(topic, key)| other_key(plan, number, *topic, (*key)?, &samples[*topic])));
     }
     doubts
+}
+
+/// The object that a join adds wins over a field of the row that has its name.
+fn hidden_field(plan: &PipelinePlan, number: usize, join: &JoinPlan, samples: &[Sample]) -> Option<Doubt> {
+    if is_selected_before(plan, number) {
+        return None;
+    }
+    let has_field = |value: &[u8]| {
+        serde_json::from_slice::<Value>(value).is_ok_and(|value| value.get(join.name.as_str()).is_some())
+    };
+    let topic = *plan.source.inputs.iter().find(|input| samples[**input].values().into_iter().any(has_field))?;
+    Some(Doubt {
+        join: number,
+        code: "object_hides_a_field",
+        message: format!(
+            "records of `{}` have a field `{}`, and the join calls its object so: the object wins, the field is not \
+             seen behind the join",
+            plan.topics[topic].name, join.name
+        ),
+        help: "give the object another name with `as`, if the field is wanted".to_owned(),
+    })
+}
+
+/// Whether a select in front of a join decides which fields a row has.
+fn is_selected_before(plan: &PipelinePlan, number: usize) -> bool {
+    let mut joins = 0;
+    let mut before = plan.steps.iter().take_while(|step| {
+        joins += matches!(step, StepPlan::Join(_)) as usize;
+        joins <= number
+    });
+    before.any(|step| matches!(step, StepPlan::Select(_)))
 }
 
 fn differently_placed(
@@ -97,16 +129,10 @@ fn differently_placed(
 
 /// The key as a record of the topic has it: a plain path that no earlier step has changed.
 fn left_key<'p>(plan: &'p PipelinePlan, number: usize, join: &'p JoinPlan) -> Option<&'p KeyPlan> {
-    let mut joins = 0;
-    let mut before = plan.steps.iter().take_while(|step| {
-        joins += matches!(step, StepPlan::Join(_)) as usize;
-        joins <= number
-    });
     let objects: Vec<&str> = joins_of(plan).take(number).map(|join| join.name.as_str()).collect();
     let [key] = join.left_key.as_slice() else { return None };
     let head = key.path.text.split('.').next().unwrap_or_default();
-    let is_selected = before.any(|step| matches!(step, StepPlan::Select(_)));
-    (!is_selected && !objects.contains(&head) && !key.path.text.starts_with('_')).then_some(key)
+    (!is_selected_before(plan, number) && !objects.contains(&head) && !key.path.text.starts_with('_')).then_some(key)
 }
 
 fn right_key(join: &JoinPlan) -> Option<&KeyPlan> {
@@ -204,5 +230,15 @@ mod tests {
         let [doubt] = found.as_slice() else { panic!("{found:?}") };
         assert_eq!((doubt.join, doubt.code), (0, "join_key_is_not_the_record_key"));
         assert!(doubt.message.contains("20 of 20 sampled records of `payments`"), "{}", doubt.message);
+    }
+
+    #[test]
+    fn a_field_that_the_object_hides_is_said() {
+        let orders = sample(|n| n.to_string(), |n| format!(r#"{{"id": {n}, "p": 1}}"#));
+        let payments = sample(|n| n.to_string(), |n| format!(r#"{{"order.id": {n}}}"#));
+        let found = doubts(&plan(), &[orders, payments]);
+        let [doubt] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!(doubt.code, "object_hides_a_field");
+        assert!(doubt.message.contains("records of `orders` have a field `p`"), "{}", doubt.message);
     }
 }

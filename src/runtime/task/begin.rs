@@ -97,7 +97,7 @@ impl Task {
         self.inputs.times.note_ms = to.note_ms;
         let closing = self.closing_on_the_way(to);
         let ends = closing.clone().unwrap_or_else(|| to.positions());
-        let limit = self.pass_limit(limits::PASS_RECORDS_MAX, Some(&ends));
+        let limit = self.pass_limit(self.chain.pass_records_max(), Some(&ends));
         let mut cuts = Cuts::default();
         let found = self.inputs.next_pass(io.pass, limit, io.boot_ms, &mut cuts)?;
         if found == Found::Pass {

@@ -91,7 +91,7 @@ impl Task {
         let rises = begins && self.inputs.begin_epoch(self.idle_at_start(io), io.wall_ms);
         let idle_before = self.inputs.times.idle;
         let limit = PassLimit {
-            records: limits::PASS_RECORDS_MAX.min(left.max(1) as usize),
+            records: self.chain.pass_records_max().min(left.max(1) as usize),
             bytes: limits::PASS_BYTES_MAX,
             offset_ends: ends.as_deref().or(self.ends.as_deref()),
         };
