@@ -28,7 +28,7 @@ fn every_example_is_good_without_any_variable() {
 fn the_configurations_in_the_readme_are_good() {
     let readme = include_str!("../README.md");
     let blocks: Vec<&str> = readme.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert_eq!(blocks.len(), 2);
+    assert_eq!(blocks.len(), 3);
     for block in blocks {
         let (plan, findings) = config::parse(block, &no_variables);
         let loud: Vec<_> = findings.iter().filter(|finding| finding.severity != Severity::Note).collect();

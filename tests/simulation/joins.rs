@@ -73,7 +73,9 @@ impl Joins {
                 first + &join(2, "c", filter, &format!("{interval}, type: left"))
             }
         };
-        format!("      - filter: \"n > 0\"\n{joins}")
+        // A select, for a plain column would be filled by a right row alone, too.
+        let third = if self == Joins::Three { ", cp: c.p, co: c.o" } else { "" };
+        format!("      - filter: \"n > 0\"\n{joins}      - select: {{ p: p, o: o, bp: b.p, bo: b.o{third} }}\n")
     }
 }
 

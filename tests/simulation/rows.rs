@@ -95,7 +95,7 @@ struct JoinedSlots {
 
 impl JoinedSlots {
     fn new(resolve: &mut dyn FnMut(&str) -> Slot) -> JoinedSlots {
-        JoinedSlots { partition: ["p", "b.p", "c.p"].map(&mut *resolve), offset: ["o", "b.o", "c.o"].map(resolve) }
+        JoinedSlots { partition: ["p", "bp", "cp"].map(&mut *resolve), offset: ["o", "bo", "co"].map(resolve) }
     }
 
     fn id(&self, rows: &Rows, row: u32) -> RowId {
