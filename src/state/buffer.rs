@@ -385,6 +385,13 @@ impl Buffer {
     /// A row that was taken with `take_closed` waits on after all.
     pub fn wait_on(&mut self, hit: Hit) {
         self.deadlines.push(Reverse(hit));
+        // Or a rollback would let it wait twice.
+        let popped = self.undo.as_mut().map(|undo| &mut undo.popped);
+        if let Some((popped, at)) =
+            popped.and_then(|popped| popped.iter().rposition(|one| *one == hit).map(|at| (popped, at)))
+        {
+            popped.swap_remove(at);
+        }
     }
 
     /// All rows that wait have been taken with `take_closed`: they are gone.

@@ -75,6 +75,8 @@ pub struct Output {
     /// Joined rows, appended to the batch's rows, in order.
     pub rows: Vec<Joined>,
     pub bad: Vec<BadRow>,
+    /// The size of the arena at which a call ends.
+    arena_max: usize,
 }
 
 /// A row that comes out, and the place of the record that caused it.
@@ -103,6 +105,10 @@ pub struct JoinCounts {
 
 /// Rows that come out of one call, about: a key with many rows must not fill the memory.
 const OUTPUT_ROWS_MAX: usize = 16 << 10;
+/// And how much text they bring, about.
+const OUTPUT_BYTES_MAX: usize = 64 << 20;
+/// Fields point into the arena with 32 bits.
+const ARENA_BYTES_MAX: usize = 3 << 30;
 
 /// One join step of one task.
 pub struct Join {
@@ -231,13 +237,14 @@ impl Join {
         rows: &mut Rows,
         out: &mut Output,
     ) -> Result<bool> {
+        out.arena_max = rows.bytes.len() + OUTPUT_BYTES_MAX;
         if !self.advance(store, batch.clock.before_ms(batch.place), batch.place, rows, out)? {
             return Ok(false);
         }
         let served = self.look_ahead(store, batch, rows)?;
         for number in 0..served {
             let arrived = self.work.arrivals[number];
-            if !self.advance_to_place(store, batch, arrived.event.place, rows, out)? || out.is_full() {
+            if !self.advance_to_place(store, batch, arrived.event.place, rows, out)? || out.is_full(rows) {
                 return Ok(false);
             }
             batch.events = &batch.events[1..];
@@ -248,6 +255,7 @@ impl Join {
 
     /// Lets everything that waits out, as if the watermark had reached the end of time; the rest stays. True when it is done.
     pub fn close(&mut self, store: &dyn StateStore, place: u32, rows: &mut Rows, out: &mut Output) -> Result<bool> {
+        out.arena_max = rows.bytes.len() + OUTPUT_BYTES_MAX;
         self.close_windows(store, place, rows, out)
     }
 
@@ -359,14 +367,24 @@ impl Output {
         self.bad.clear();
     }
 
-    fn is_full(&self) -> bool {
-        self.rows.len() >= OUTPUT_ROWS_MAX
+    fn is_full(&self, rows: &Rows) -> bool {
+        self.rows.len() >= OUTPUT_ROWS_MAX || rows.bytes.len() >= self.arena_max
     }
 
     /// What came out since is of this row, which left nothing behind.
     fn went_through(&mut self, since: usize, row: u32) {
         self.rows[since..].iter_mut().for_each(|joined| joined.through = Some(row));
     }
+}
+
+/// One row meets so many others that what comes out does not fit.
+#[cold]
+fn too_much() -> Error {
+    Error::stop(
+        "join_too_large",
+        "one record meets so many rows of a join that what comes out has more than 3 GiB: lower `max_rows_per_key`, or \
+         select fewer fields",
+    )
 }
 
 /// A row that does not come back as it went in.

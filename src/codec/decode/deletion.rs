@@ -16,6 +16,8 @@ use crate::types::Span;
 pub struct DeletionKey {
     slots: Vec<Slot>,
     extractor: Extractor,
+    /// The key is the record key as it is, which is filled like in any row.
+    is_record_key: bool,
 }
 
 impl DeletionKey {
@@ -23,11 +25,16 @@ impl DeletionKey {
     pub fn new(fields: impl IntoIterator<Item = (String, Slot)>) -> DeletionKey {
         let path = |(path, slot)| PayloadPath { parts: vec![path], slot };
         let paths: Vec<PayloadPath> = fields.into_iter().map(path).collect();
-        DeletionKey { slots: paths.iter().map(|path| path.slot).collect(), extractor: Extractor::new(&paths) }
+        let slots = paths.iter().map(|path| path.slot).collect();
+        let is_record_key = matches!(paths.as_slice(), [path] if path.parts == ["_key"]);
+        DeletionKey { slots, extractor: Extractor::new(&paths), is_record_key }
     }
 
     /// Fills the key's slots of the row whose fields begin at `start`. False where the record key is none.
     pub(super) fn read(&mut self, key: Span, start: usize, rows: &mut Rows) -> bool {
+        if self.is_record_key {
+            return true;
+        }
         let text = rows.bytes[key.range()].trim_ascii();
         if text.first() == Some(&b'{') {
             return self.extractor.extract(&rows.bytes, key, &mut rows.fields[start..]).is_ok()

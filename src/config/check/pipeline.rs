@@ -14,6 +14,8 @@ use crate::config::spec::step::StepSpec;
 
 /// As long as a folder name, a group and a label may sensibly be.
 const NAME_CHARS_MAX: usize = 100;
+/// A task notes in one number which of its inputs are idle.
+const TOPICS_MAX: usize = 64;
 /// Kafka's own bound.
 const TOPIC_CHARS_MAX: usize = 249;
 
@@ -34,6 +36,11 @@ impl Check<'_> {
         let sink = spec.sink.as_ref().and_then(|sink| self.sink_plan(sink));
         let dead_letters = self.dead_letters_plan(spec, topics.as_deref().unwrap_or_default(), sink.as_ref());
         self.race_between_topics(spec);
+        if let (Some(name), Some(topics)) = (name, topics.as_ref().filter(|topics| topics.len() > TOPICS_MAX)) {
+            let message = format!("a pipeline reads at most {TOPICS_MAX} topics, and these are {}", topics.len());
+            self.say(name.error("too_many", message));
+            return None;
+        }
         Some(PipelinePlan {
             name: name?.value.clone(),
             at: name?.at,

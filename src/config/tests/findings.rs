@@ -242,6 +242,14 @@ fn steps() {
 }
 
 #[test]
+fn a_pipeline_has_at_most_64_topics() {
+    let topics = |count: usize| (0..count).map(|n| format!("t{n}")).collect::<Vec<_>>().join(", ");
+    let text = |count| document(&format!("kafka: {{ topics: [{}] }}", topics(count)), "", SINK, "");
+    let codes = |count| parse(&text(count)).1.into_iter().map(|finding| finding.code).collect::<Vec<_>>();
+    assert!(!codes(64).contains(&"too_many") && codes(65).contains(&"too_many"), "{:?} {:?}", codes(64), codes(65));
+}
+
+#[test]
 fn a_join_is_read_whole() {
     let (_, findings) = parse(&with_steps(
         "{ join: { with: { kafka: { topik: b }, retain: 0s }, key: { left: a }, knd: temporal, type: outer, within: 1m, before: 1s } }",

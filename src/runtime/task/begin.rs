@@ -111,6 +111,9 @@ impl Task {
         } else if done {
             self.inputs.set_progress(to);
             self.closed.clone_from(&to.closed);
+            // Who was set aside held the watermark while all was read again: what it released then is gone.
+            self.inputs.empty_pass(io.pass);
+            self.chain.process(io.pass, &self.inputs, io.store, Mode::StateOnly)?;
             let whole = Moment { link: to.link, epoch: to.epoch, ..self.moment_under_way() };
             self.store_reread(io, whole, false)?;
         } else if self.reread_records >= limits::REREAD_RECORDS_MAX

@@ -132,6 +132,9 @@ impl Pages {
     /// The page of a stored row, read now if it was not read ahead.
     pub fn page(&mut self, store: &dyn StateStore, prefix: Prefix, segment: u64, row: u32) -> Result<&Page> {
         let number = row / PAGE_ROWS;
+        if self.0.len() > 2 * PAGES_KEPT_MAX {
+            self.tidy();
+        }
         match self.0.entry((segment, number)) {
             Entry::Occupied(known) => Ok(known.into_mut()),
             Entry::Vacant(vacant) => {

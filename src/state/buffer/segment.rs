@@ -95,7 +95,9 @@ impl Segment {
             let word = |at: usize| self.waiting.get(number as usize * words + at).copied().unwrap_or(0);
             (number, (0..words).flat_map(|at| word(at).to_le_bytes()).collect())
         };
-        let blocks = self.changed.iter().map(|&number| block(number)).collect();
+        // Rows that were taken back have no bits.
+        let is_of_rows = |number: &&u32| **number * BLOCK_ROWS <= self.record.len;
+        let blocks = self.changed.iter().filter(is_of_rows).map(|&number| block(number)).collect();
         self.changed.clear();
         blocks
     }

@@ -1,7 +1,8 @@
 //! What time brings out, and how rows leave.
 
 use super::{
-    Assembly, Field, Hit, Join, Joined, Kind, LeftPart, Output, Right, RowMeta, Sent, Side, StateStore, corrupt,
+    ARENA_BYTES_MAX, Assembly, Field, Hit, Join, Joined, Kind, LeftPart, Output, Right, RowMeta, Sent, Side,
+    StateStore, corrupt, too_much,
 };
 use crate::codec::packed::Packing;
 use crate::codec::rows::Rows;
@@ -55,7 +56,7 @@ impl Join {
         out: &mut Output,
     ) -> Result<bool> {
         while let Some((side, hit)) = self.first_due(store, left_below_ms, right_below_ms)? {
-            if out.is_full() {
+            if out.is_full(rows) {
                 return Ok(false);
             }
             self.waiting_mut(side).take_due();
@@ -79,7 +80,7 @@ impl Join {
         let (left_below_ms, right_below_ms) = (below_ms(self.rules.keeps_left), below_ms(self.rules.keeps_right));
         let is_interval = matches!(self.rules.kind, Kind::Interval { .. });
         while let Some((side, hit)) = self.first_due(store, left_below_ms, right_below_ms)? {
-            if out.is_full() {
+            if out.is_full(rows) {
                 return Ok(false);
             }
             // A row of an interval join that met somebody stays for others; one that leaves now must not be found.
@@ -139,7 +140,7 @@ impl Join {
         let mut stay = Vec::new();
         let mut done = true;
         while self.left.due_next_ms() < below_ms {
-            if out.is_full() {
+            if out.is_full(rows) {
                 done = false;
                 break;
             }
@@ -251,6 +252,9 @@ impl Join {
         rows: &mut Rows,
         out: &mut Output,
     ) -> Result<()> {
+        if rows.bytes.len() >= ARENA_BYTES_MAX {
+            return Err(too_much());
+        }
         let right_meta = match right {
             None => None,
             Some(Sent::Row(row)) => {
