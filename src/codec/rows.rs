@@ -111,6 +111,13 @@ pub struct RowMeta {
     pub record: u32,
 }
 
+/// How far a batch of rows goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Extent {
+    rows: usize,
+    bytes: usize,
+}
+
 /// A batch of rows.
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
@@ -130,6 +137,18 @@ impl Rows {
         self.fields.clear();
         self.meta.clear();
         self.width = width;
+    }
+
+    /// How far the rows and their arena go now, for [`Rows::cut`].
+    pub fn extent(&self) -> Extent {
+        Extent { rows: self.len(), bytes: self.bytes.len() }
+    }
+
+    /// Takes away what was added since.
+    pub fn cut(&mut self, to: Extent) {
+        self.meta.truncate(to.rows);
+        self.fields.truncate(to.rows * self.width);
+        self.bytes.truncate(to.bytes);
     }
 
     #[inline]

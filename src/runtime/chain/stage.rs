@@ -208,15 +208,13 @@ pub(super) fn onward(
     let mut from = range.from;
     loop {
         let counts = stage.join.counts();
-        let (first, bytes) = (rows.len(), rows.bytes.len());
+        let extent = rows.extent();
         stage.out.clear();
         let done = stage.join.apply(flow.scene.store, &mut batch, rows, &mut stage.out)?;
         let until = if done { range.until } else { batch.place() };
         let lefts = stage.go_on(flow, rest.first().zip(times.first()), rows, lefts, counts)?;
         onward(rest, times, flow, rows, &lefts, Range { from, until })?;
-        rows.meta.truncate(first);
-        rows.fields.truncate(first * rows.width);
-        rows.bytes.truncate(bytes);
+        rows.cut(extent);
         from = until;
         if done {
             return Ok(());
@@ -231,14 +229,12 @@ pub(super) fn close(stages: &mut [Stage], times: &[Times], flow: &mut Flow<'_>, 
     };
     loop {
         let counts = stage.join.counts();
-        let (first, bytes) = (rows.len(), rows.bytes.len());
+        let extent = rows.extent();
         stage.out.clear();
         let done = stage.join.close(flow.scene.store, 0, rows, &mut stage.out)?;
         let lefts = stage.go_on(flow, rest.first().zip(times.first()), rows, &[], counts)?;
         onward(rest, times, flow, rows, &lefts, Range { from: 0, until: 0 })?;
-        rows.meta.truncate(first);
-        rows.fields.truncate(first * rows.width);
-        rows.bytes.truncate(bytes);
+        rows.cut(extent);
         if done {
             return close(rest, times, flow, rows);
         }
