@@ -32,9 +32,13 @@ missing_packages() {
 
 has_libclang() {
   [ -n "${LIBCLANG_PATH:-}" ] && return 0
-  compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null \
-    || compgen -G '/usr/lib/*/libclang*.so*' >/dev/null \
-    || compgen -G '/usr/lib*/libclang*.so*' >/dev/null
+  # libclang-cpp, which comes with LLVM alone, is another library.
+  local folder
+  for folder in '/usr/lib/llvm-*/lib' '/usr/lib/*' '/usr/lib*'; do
+    compgen -G "$folder/libclang.so*" >/dev/null && return 0
+    compgen -G "$folder/libclang-[0-9]*.so*" >/dev/null && return 0
+  done
+  return 1
 }
 
 install_tools() {
