@@ -120,7 +120,7 @@ async fn deliver(sink: &dyn AnySink, partition: i32, token: &Token, block: &Bloc
             );
             Ok(())
         }
-        None if stale.resend => sink.insert(token, block).await,
+        _ if stale.resend => sink.insert(token, block).await,
         held => Err(Error::stop(
             "unclear",
             format!(

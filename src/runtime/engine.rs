@@ -10,11 +10,12 @@ use crate::metrics::{PipelineState, PipelineStats};
 use crate::runtime::compile;
 use crate::runtime::delivery::Delivery;
 use crate::runtime::desk::Desk;
+use crate::runtime::inspect;
 use crate::runtime::memory::SharedMemory;
 use crate::runtime::pipeline::{self, Stop};
 use crate::runtime::worker::{self, ToWorker, WorkerHandle};
 use crate::state::rocks::Shared;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -41,6 +42,8 @@ pub struct Process {
     pub pipelines: u64,
     /// Those whose rows of a record cannot be told from another one's.
     pub sharing: BTreeSet<String>,
+    /// By pipeline: see [`inspect::intervals_beside`].
+    pub beside_ms: BTreeMap<String, Vec<u64>>,
     pub options: RunOptions,
 }
 
@@ -87,6 +90,7 @@ impl Engine {
             memory_limit_bytes: limit,
             pipelines: plan.pipelines.len() as u64,
             sharing: sharing(&plan.pipelines),
+            beside_ms: beside_ms(&plan.pipelines),
             options,
         });
         metrics::gauge!("weir_memory_limit_bytes").set(limit as f64);
@@ -162,6 +166,10 @@ fn sharing(pipelines: &[PipelinePlan]) -> BTreeSet<String> {
     pipelines.iter().filter(is_shared).map(|plan| plan.name.clone()).collect()
 }
 
+fn beside_ms(pipelines: &[PipelinePlan]) -> BTreeMap<String, Vec<u64>> {
+    pipelines.iter().map(|plan| (plan.name.clone(), inspect::intervals_beside(pipelines, plan))).collect()
+}
+
 fn stats_of(plan: &PipelinePlan) -> Arc<PipelineStats> {
     let topics: Vec<String> = plan.topics.iter().map(|topic| topic.name.clone()).collect();
     PipelineStats::new(&plan.name, &pipeline::table_name(plan), &topics, &compile::step_names(plan))
@@ -189,5 +197,7 @@ mod tests {
         let (plan, findings) = crate::config::parse(&text.concat(), &|_| None);
         let plan = plan.unwrap_or_else(|| panic!("{findings:?}"));
         assert_eq!(sharing(&plan.pipelines), ["one".to_owned(), "two".to_owned()].into());
+        let beside: Vec<usize> = beside_ms(&plan.pipelines).into_values().map(|beside| beside.len()).collect();
+        assert_eq!(beside, [0, 2, 2, 2], "four, one, three, two");
     }
 }

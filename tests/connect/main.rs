@@ -3,6 +3,7 @@
 
 mod checks;
 mod letters;
+mod outages;
 mod stage;
 #[path = "../support/mod.rs"]
 mod support;

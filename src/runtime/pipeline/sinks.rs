@@ -41,6 +41,7 @@ pub(super) fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i
         tasks: partitions as u64,
         batch_interval_ms: sink.batch.interval_ms,
     };
+    let load = load.beside(process.beside_ms.get(&plan.name).map_or(&[], Vec::as_slice));
     let database = &sink.connection.database;
     let describe_by_broker = process.options.describe_by_broker;
     let preparing = Preparing { plan, client: &client, tokio: &process.tokio, load, describe_by_broker };
