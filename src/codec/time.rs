@@ -382,6 +382,19 @@ mod tests {
         assert!(Zone::named("Mars/Olympus").is_err());
     }
 
+    /// Moved on by the gap; the first of the two.
+    #[test]
+    fn a_time_in_a_gap_or_a_fold_of_its_zone_is_read_as_this_page_says() {
+        for (local, zone, meant) in [
+            ("2024-03-31T02:30:00", "Europe/Berlin", "2024-03-31T01:30:00Z"),
+            ("2024-10-27T02:30:00", "Europe/Berlin", "2024-10-27T00:30:00Z"),
+            ("2024-10-06T02:15:00", "Australia/Lord_Howe", "2024-10-05T15:45:00Z"),
+            ("2024-04-07T01:45:00", "Australia/Lord_Howe", "2024-04-06T14:45:00Z"),
+        ] {
+            assert_eq!(ms(local, zone), ms(meant, "UTC"), "{local} in {zone}");
+        }
+    }
+
     #[test]
     fn what_is_no_time_is_refused() {
         for text in [

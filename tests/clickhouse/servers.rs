@@ -62,6 +62,27 @@ async fn a_block_that_a_view_refuses_may_be_in_the_table() {
     panic!("in 500 tries the engine has stored none of the blocks that it refused");
 }
 
+/// Tasks share the sink: what one block has met says nothing of another one.
+#[tokio::test]
+async fn errors_that_nobody_knows_are_counted_by_block() {
+    let database = Database::new("test_doubtful");
+    database.run(&format!("CREATE TABLE $.t (id UInt32) {ENGINE}"));
+    database.run(&format!("CREATE TABLE $.target (id UInt32) {ENGINE}"));
+    database.run("CREATE MATERIALIZED VIEW $.mv TO $.target AS SELECT throwIf(id = 7, 'odd', toInt16(12345)) + id AS id FROM $.t");
+    let mut table = database.open("t").await;
+    table.plan.settings = [("allow_custom_error_code_in_throwif".to_owned(), "1".to_owned())].into();
+    let (block, _) = table.encode(&[r#"{"id":7}"#]);
+    let (sink, block) = (table.sink(), block.unwrap());
+    let attempt = async |token: &str| sink.insert(&Token(token.to_owned()), &block).await.unwrap_err();
+    for _ in 0..19 {
+        let error = attempt("a").await;
+        assert_eq!((error.kind, error.code.as_str()), (Kind::Retry, "12345"), "{error}");
+    }
+    assert_eq!(attempt("b").await.kind, Kind::Retry);
+    let last = attempt("a").await;
+    assert!(last.kind == Kind::Stop && last.message.contains("(20 times in a row)"), "{last}");
+}
+
 #[tokio::test]
 async fn a_server_that_cannot_do_it_now_is_left_for_the_next_one() {
     let database = Database::new("test_left_server");
