@@ -51,6 +51,9 @@ fn partition_json(balance: &Balance) -> Value {
         "outbox": balance.outbox,
         "balanced": balance.differs.is_empty(),
     });
+    if balance.aside != 0 {
+        object["right_rows"] = json!(balance.aside);
+    }
     if balance.discarded > 0 {
         object["discarded"] = json!(balance.discarded);
     }
@@ -77,6 +80,9 @@ fn step_json(step: &StepBalance) -> Value {
         StepKind::Select | StepKind::Join => "dropped",
     };
     object[dropped] = step.dropped.into();
+    if step.step.kind == StepKind::Dedup {
+        object["dropped"] = step.unjudged.into();
+    }
     object
 }
 
@@ -89,19 +95,21 @@ mod tests {
     fn a_step_names_what_it_drops_by_its_kind() {
         let step = |kind| {
             let step = StepName { name: "1".to_owned(), kind };
-            let (rows_in, rows_out, dropped, dead_letters, accounted) = (9, 5, 3, 1, 9);
+            let (rows_in, rows_out, dropped, unjudged, dead_letters, accounted) = (11, 5, 3, 2, 1, 11);
             step_json(&StepBalance {
                 step,
                 rows_in,
                 rows_out,
                 dropped,
+                unjudged,
                 dead_letters,
                 accounted,
                 matched: 4,
                 waiting: 0,
             })
         };
-        let dedup = json!({ "step": "1", "in": 9, "out": 5, "duplicates": 3, "dead_letters": 1, "waiting": 0 });
+        let dedup =
+            json!({ "step": "1", "in": 11, "out": 5, "duplicates": 3, "dropped": 2, "dead_letters": 1, "waiting": 0 });
         assert_eq!(step(StepKind::Dedup), dedup);
         assert_eq!(step(StepKind::Filter)["filtered"], 3);
         assert_eq!((&step(StepKind::Join)["dropped"], &step(StepKind::Join)["matched"]), (&json!(3), &json!(4)));

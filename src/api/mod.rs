@@ -27,9 +27,12 @@ use problem::Problem;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a call may send.
 const BODY_BYTES_MAX: usize = 1 << 20;
+/// How often the samples of histograms are put into their buckets.
+const UPKEEP: Duration = Duration::from_secs(5);
 
 /// What the handlers see.
 #[derive(Clone)]
@@ -57,6 +60,7 @@ pub fn install_metrics() -> Result<PrometheusHandle, String> {
 
 /// Serves until the process ends.
 pub async fn serve(listener: tokio::net::TcpListener, watched: Watched) -> std::io::Result<()> {
+    let prometheus = watched.prometheus.clone();
     let calls = letters::routes().merge(outbox::routes()).merge(ledger::routes());
     let app = Router::new()
         .route("/healthz", get(|| async { "alive\n" }))
@@ -69,6 +73,14 @@ pub async fn serve(listener: tokio::net::TcpListener, watched: Watched) -> std::
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(watched);
+    tokio::spawn(async move {
+        // The recorder keeps every sample of a histogram until it is asked; nobody may ever scrape.
+        let mut tick = tokio::time::interval(UPKEEP);
+        loop {
+            tick.tick().await;
+            prometheus.run_upkeep();
+        }
+    });
     // Only a tapped listener of our own says who calls.
     let door = Door::new(listener).tap_io(|_| ());
     axum::serve(door, app.into_make_service_with_connect_info::<SocketAddr>()).await
@@ -145,6 +157,7 @@ fn describe() {
         ("weir_state_keys_estimate", "Keys in the state of a step, about"),
         ("weir_join_rows_total", "Pairs of a join, rows it sent alone, rows it dropped"),
         ("weir_topic_partitioner_info", "How the keys of a topic of a join came to their partitions: 1"),
+        ("weir_scattered_keys", "1 once the same key of a dedup step has come through two partitions (by a sample)"),
         ("weir_join_doubts", "What speaks against the way the topics of a join lie: 1"),
         ("weir_join_waiting_rows", "Rows that wait in a join"),
         ("weir_join_oldest_waiting_timestamp_seconds", "Event time of the oldest row that waits in a join, or earlier"),
@@ -160,7 +173,7 @@ fn describe() {
         ("weir_latency_seconds", "From a record's timestamp until its row was acknowledged"),
         (
             "weir_processing_seconds",
-            "Per batch of records: from leaving the client's queue until its rows are in the block builder, and each block's encode and store",
+            "Per batch of records: from leaving the client's queue until its rows are in the block builder, plus that block's encode and store",
         ),
     ];
     COUNTERS.iter().for_each(|(name, help)| metrics::describe_counter!(*name, *help));

@@ -21,6 +21,8 @@ pub fn pipeline_object(stats: &PipelineStats, seconds: f64) -> Value {
     let (blocks, rows) = (stats.blocks_sealed.load(Relaxed), stats.rows_sealed.load(Relaxed));
     let joins: Vec<Value> =
         stats.steps.iter().enumerate().filter_map(|(place, step)| join_object(stats, place, step)).collect();
+    let dedups = stats.steps.iter().enumerate().filter(|(_, step)| step.kind == StepKind::Dedup);
+    let dedups: Vec<Value> = dedups.map(|(place, step)| dedup_object(stats, place, step)).collect();
     let watermark = stats.tasks().values().map(|task| task.watermark_ms).filter(|ms| *ms != i64::MIN).min();
     json!({
         "pipeline": stats.pipeline,
@@ -37,7 +39,7 @@ pub fn pipeline_object(stats: &PipelineStats, seconds: f64) -> Value {
             "filtered": step_sum(Some(StepKind::Filter), |step| step.dropped.load(Relaxed)),
             "late": step_sum(None, |step| step.late.load(Relaxed)),
         },
-        "dedup": stats.steps.iter().filter(|step| step.kind == StepKind::Dedup).map(dedup_object).collect::<Vec<_>>(),
+        "dedup": dedups,
         "joins": joins,
         "dead_letters": { "total": dead_letters.values().sum::<u64>(), "by_reason": by_reason },
         "batches": {
@@ -56,11 +58,17 @@ pub fn pipeline_object(stats: &PipelineStats, seconds: f64) -> Value {
     })
 }
 
-fn dedup_object(step: &StepStats) -> Value {
+fn dedup_object(stats: &PipelineStats, place: usize, step: &StepStats) -> Value {
     let (passed, duplicates) = (step.rows_out.load(Relaxed), step.dropped.load(Relaxed));
     let all = passed + duplicates;
     let share = if all > 0 { duplicates as f64 / all as f64 } else { 0.0 };
-    json!({ "step": step.name, "passed": passed, "duplicates": duplicates, "duplicate_share": share })
+    json!({
+        "step": step.name,
+        "passed": passed,
+        "duplicates": duplicates,
+        "duplicate_share": share,
+        "doubts": stats.dedup_doubts(place),
+    })
 }
 
 /// `None` for a step that is no join.

@@ -56,7 +56,7 @@ fn the_metrics_of_a_pipeline_have_these_names_and_labels_and_no_others() {
         stats.set_state_bytes("seen", 1);
         stats.set_partitioner("orders", "murmur2");
         stats.doubt_join(3, "partitioned_differently", "why".to_owned());
-        stats.sealed(SealedWhy::Age, [5].into_iter(), Duration::from_millis(1));
+        stats.sealed(SealedWhy::Age, [5].into_iter());
         stats.stored(Duration::from_millis(1));
         stats.acknowledged(0.01);
         stats.written(5, Some((0.1, 0.2)));
@@ -86,6 +86,7 @@ fn the_metrics_of_a_pipeline_have_these_names_and_labels_and_no_others() {
         "weir_state_keys_estimate{pipeline,step}",
         "weir_join_rows_total{pipeline,step,outcome}",
         "weir_topic_partitioner_info{pipeline,topic,partitioner}",
+        "weir_scattered_keys{pipeline,step}",
         "weir_join_doubts{pipeline,step,reason}",
         "weir_join_waiting_rows{pipeline,step}",
         "weir_join_oldest_waiting_timestamp_seconds{pipeline,step}",

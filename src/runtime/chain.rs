@@ -180,6 +180,13 @@ impl Chain {
         keys
     }
 
+    /// Of each dedup step: a sample of the keys met since the last call.
+    pub fn take_key_samples(&mut self) -> Vec<(usize, Vec<u64>)> {
+        let dedups = self.stretches_mut().flat_map(Stretch::dedups_mut);
+        let samples = dedups.map(|(number, dedup)| (number, dedup.take_sample()));
+        samples.filter(|(_, keys)| !keys.is_empty()).collect()
+    }
+
     /// What waits in each join.
     pub fn waiting(&self) -> Vec<JoinSnapshot> {
         let of = |Stage { number, join, .. }: &Stage| JoinSnapshot {
@@ -453,7 +460,7 @@ impl Chain {
         self.counts.written += counts.written;
         for ((total, step), stats) in self.counts.steps.iter_mut().zip(&counts.steps).zip(&stats.steps) {
             total.add(step);
-            stats.add_rows(step.rows_in, step.rows_out, step.dropped, step.late);
+            stats.add_rows(step.rows_in, step.rows_out, step.dropped, step.unjudged, step.late);
             if stats.kind == StepKind::Join {
                 stats.add_pairs(step.matched, step.unmatched, step.left_matched, step.left_decided);
             }

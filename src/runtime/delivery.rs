@@ -38,17 +38,40 @@ impl<S: Sink> AnySink for S {
 #[derive(Clone)]
 pub struct PipelineSinks {
     pub rows: Arc<dyn AnySink>,
-    pub letters: Option<Arc<dyn AnySink>>,
     /// `<database>/<table>` of the rows, as it ends their tokens.
     pub rows_target: String,
+    /// The same of the dead letters.
+    pub letters: Option<(String, Arc<dyn AnySink>)>,
 }
 
 impl PipelineSinks {
-    fn of(&self, token: &Token) -> &Arc<dyn AnySink> {
+    fn of(&self, token: &Token) -> Arc<dyn AnySink> {
+        let is_for = |target: &str| token.0.strip_suffix(target).is_some_and(|rest| rest.ends_with('/'));
         match &self.letters {
-            Some(letters) if !token.0.ends_with(&format!("/{}", self.rows_target)) => letters,
-            _ => &self.rows,
+            _ if is_for(&self.rows_target) => self.rows.clone(),
+            Some((target, letters)) if is_for(target) => letters.clone(),
+            _ => Arc::new(FormerTable),
         }
+    }
+}
+
+/// Takes nothing: the table of a block that was sealed before the plan was changed.
+struct FormerTable;
+
+impl Sink for FormerTable {
+    async fn insert(&self, token: &Token, _block: &Block) -> Result<()> {
+        Err(Error::stop(
+            "former_table",
+            format!(
+                "block {} is for a table that this pipeline does not write any more: run it with its former sink until \
+                 the outbox is empty, or take the block out (`weir outbox export`, `discard`)",
+                token.0
+            ),
+        ))
+    }
+
+    async fn holds(&self, _partition: i32, _ranges: &[(String, i64, i64)]) -> Result<Option<u64>> {
+        Ok(Some(0))
     }
 }
 
@@ -80,7 +103,7 @@ impl Delivery {
 
     /// Hands an attempt over; false when the queue is full.
     pub fn submit(&self, attempt: Attempt, sinks: &PipelineSinks, answer: &Answer) -> bool {
-        let sink = sinks.of(&attempt.send.token).clone();
+        let sink = sinks.of(&attempt.send.token);
         self.jobs.try_send(Job { attempt, sink, answer: answer.clone() }).is_ok()
     }
 }
@@ -131,7 +154,8 @@ async fn deliver(sink: &dyn AnySink, partition: i32, token: &Token, block: &Bloc
                 match held {
                     Some(rows) => format!("{rows} of its {} rows are there", block.rows),
                     None => "it cannot be asked for them: it has no columns for the topic, partition and offset of a \
-                             record, or another pipeline writes rows of the same records into it"
+                             record, or another pipeline writes rows of the same records into it, or the rows come out \
+                             of a join"
                         .to_owned(),
                 }
             ),

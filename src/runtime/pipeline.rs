@@ -16,9 +16,9 @@ use crate::runtime::compile::{self, Blueprint};
 use crate::runtime::coordinator::{Coordinator, GroupTimes, Progress};
 use crate::runtime::copartition;
 use crate::runtime::desk::Desk;
-use crate::runtime::engine::{Process, RunOptions};
+use crate::runtime::engine::Process;
 use crate::runtime::memory::{self, PipelineMemory};
-use crate::runtime::opening::{Opening, OpeningSettings};
+use crate::runtime::opening::{Opening, OpeningSettings, need_equal_counts};
 use crate::runtime::recovery::Policy;
 use crate::runtime::task::{FromTask, TaskId, TaskSettings};
 use crate::runtime::worker::{PipelineContext, ToWorker};
@@ -33,6 +33,7 @@ use crossbeam_channel::bounded;
 use directory::{open_store, path_of, start_without};
 use sinks::connect_sink;
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -63,7 +64,9 @@ pub fn run(
     let mut fenced_at_ms = None;
     let mut was_set_aside = false;
     loop {
-        let result = run_once(place, &plan, state, process, &stats, desk, stop);
+        let once = || run_once(place, &plan, state, process, &stats, desk, stop);
+        // Nothing of the run is used again; the others of the process go on.
+        let result = std::panic::catch_unwind(AssertUnwindSafe(once)).unwrap_or_else(|panic| Err(panicked(&*panic)));
         forget(place, process);
         match result {
             // Damage that only a read has met: as if the directory had not opened. Once: if what was made in its
@@ -90,6 +93,12 @@ pub fn run(
             Ok(()) => return Ok(()),
         }
     }
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    let text = text.unwrap_or("without a word");
+    Error::stop("panic", format!("the pipeline's own thread panicked: {text}. Please report this"))
 }
 
 /// The pipeline's end, said to everybody.
@@ -160,10 +169,12 @@ fn run_once(
     let first = until_reached(stop, plan, || {
         let mut asking = open_group(1 << 20)?;
         let mut infos = asking.topics()?;
-        match infos.iter().find(|info| info.partitions == 0) {
-            Some(missing) => Err(missing_topic(&missing.name)),
-            None => Ok(infos.swap_remove(0)),
-        }
+        need_equal_counts(&infos).map_err(|error| match error.code.as_str() {
+            // It was there: about to be made anew, perhaps.
+            "missing_topic" if stats.rebalances.load(Relaxed) > 0 => Error::retry("topic_gone", error.message),
+            _ => error,
+        })?;
+        Ok(infos.swap_remove(0))
     })?;
     let Some(first) = first else { return Ok(()) };
     let partitions = first.partitions;
@@ -209,7 +220,7 @@ fn run_once(
     };
     let (to_coordinator, messages) = bounded(MESSAGES_MAX);
     let context = PipelineContext {
-        settings: Arc::new(task_settings(plan, &memory, &process.options, sink.window_ms)),
+        settings: Arc::new(task_settings(plan, &memory, process, sink.window_ms)),
         stats: stats.clone(),
         store: store.clone(),
         sinks: sink.sinks,
@@ -332,10 +343,6 @@ fn local_letters_max(plan: &PipelinePlan) -> u64 {
     }
 }
 
-fn missing_topic(name: &str) -> Error {
-    Error::stop("missing_topic", format!("topic `{name}` does not exist: create it, weir never does"))
-}
-
 fn note_ends(group: &mut dyn Group, topics: usize, partitions: i32) -> Result<BTreeMap<i32, Vec<i64>>> {
     let mut ends = BTreeMap::new();
     for partition in 0..partitions {
@@ -370,7 +377,8 @@ fn look_at_joins(plan: &PipelinePlan, partitions: i32, process: &Process, stats:
     }
 }
 
-fn task_settings(plan: &PipelinePlan, memory: &PipelineMemory, options: &RunOptions, window_ms: i64) -> TaskSettings {
+fn task_settings(plan: &PipelinePlan, memory: &PipelineMemory, process: &Process, window_ms: i64) -> TaskSettings {
+    let options = &process.options;
     let SinkPlan::ClickHouse(sink) = &plan.sink;
     let mut batch = sink.batch;
     batch.bytes = batch.bytes.min(memory.task.block_bytes);
@@ -380,9 +388,10 @@ fn task_settings(plan: &PipelinePlan, memory: &PipelineMemory, options: &RunOpti
         idle_after_ms: compile::roles(plan).idle_after_ms,
         outbox_bytes_max: memory.task.outbox_bytes,
         state_bytes_max: memory.task.state_bytes as usize,
+        letter_bytes_max: memory.task.letter_bytes as usize,
         stops_on_failure: options.until_end,
         closes_windows: options.close_windows,
-        gate: Arc::default(),
+        gate: process.gate(format!("{}/{}", sink.connection.urls.join(","), rows_target(plan))),
         window_ms,
         resend_unclear: plan.on_unclear == UnclearChoice::Resend,
         strict: plan.strict,

@@ -29,6 +29,7 @@ use replay::Replays;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 /// How a task begins, with all its parts.
 pub struct TaskStart {
@@ -86,6 +87,8 @@ pub struct TaskSettings {
     pub outbox_bytes_max: u64,
     /// State changes that are not stored.
     pub state_bytes_max: usize,
+    /// Dead letters of the open epoch.
+    pub letter_bytes_max: usize,
     /// What could not be delivered for a reason only a person can mend ends the task instead of being retried.
     pub stops_on_failure: bool,
     pub gate: Arc<Gate>,
@@ -118,6 +121,8 @@ struct OpenEpoch {
     records: u64,
     /// Kafka timestamps of its first and its last row.
     timestamps_ms: Option<(i64, i64)>,
+    /// How long each pass took into the block builder.
+    passes: Vec<Duration>,
     /// The records of a replay, and the hash of those that are there.
     replay: Vec<RecordName>,
     records_hash: u64,
@@ -156,6 +161,8 @@ pub struct Task {
     open: Option<OpenEpoch>,
     /// Kafka timestamps of the first and last row of sealed epochs, for the latency.
     timestamps_ms: BTreeMap<Epoch, (i64, i64)>,
+    /// Of the epoch that is being written: its passes, and how long its encoding took.
+    sealed_passes: (Vec<Duration>, Duration),
     reread_records: u64,
     replays: Replays,
     /// Blocks to be taken out of the outbox, and the one whose write is under way.
@@ -189,6 +196,7 @@ impl Task {
             closed: start.closed,
             open: None,
             timestamps_ms: BTreeMap::new(),
+            sealed_passes: Default::default(),
             reread_records: 0,
             replays: Replays::new(start.replay),
             discards: vec![],
@@ -295,6 +303,12 @@ impl Task {
         Some(batch)
     }
 
+    /// The write that was taken took so long: with it each pass of the epoch is whole.
+    pub fn write_took(&mut self, took: Duration) {
+        let (passes, encoding) = std::mem::take(&mut self.sealed_passes);
+        passes.into_iter().for_each(|pass| self.stats.processed(pass + encoding + took));
+    }
+
     /// The write that was taken is durable.
     pub fn written(&mut self, io: &mut Io) {
         let writing = self.writing.take().expect("a write was taken before it is written");
@@ -306,6 +320,9 @@ impl Task {
             Writing::Epoch => {
                 self.chain.stored(io.store, self.log.tip().watermark_ms);
                 self.log.stored(io.boot_ms);
+                for (step, keys) in self.chain.take_key_samples() {
+                    (io.say)(self.id, FromTask::Keys { step, keys });
+                }
             }
             Writing::Reread { whole } => {
                 self.chain.stored(io.store, self.inputs.times.watermark_ms);

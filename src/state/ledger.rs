@@ -23,7 +23,7 @@ use crate::types::{Epoch, Incarnation, Link, TaskNo, TopicId};
 use bincode::{Decode, Encode};
 
 /// The format this version writes and reads. With any other the pipeline stops with that sentence (`newer`, `older`).
-pub const FORMAT: u8 = 3;
+pub const FORMAT: u8 = 4;
 
 /// One input of a task: how far it was read and the highest time it pushed the watermark with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
@@ -120,6 +120,24 @@ pub struct Pending {
     pub replay: Vec<RecordName>,
 }
 
+impl Pending {
+    /// Leaves out of each pass what lies outside of the logs (first offset, end). `from`: where the epoch began.
+    pub fn cut_to(&mut self, from: &[i64], logs: &[(i64, i64)]) {
+        let inside = |topic: usize, offset: i64| offset.clamp(logs[topic].0, logs[topic].1.max(logs[topic].0));
+        let mut behind = from.to_vec();
+        for pass in self.cuts.0.chunks_mut(from.len().max(1)) {
+            for (topic, (advance, behind)) in pass.iter_mut().zip(&mut behind).enumerate() {
+                let (begins, ends) = (*behind, *behind + *advance as i64);
+                *advance = (inside(topic, ends) - inside(topic, begins)) as u64;
+                *behind = ends;
+            }
+        }
+        for (topic, position) in self.positions.iter_mut().enumerate() {
+            *position = inside(topic, *position);
+        }
+    }
+}
+
 /// How far each input went in each pass: offsets advanced, pass after pass, one number per input. Empty for a
 /// task with one input, whose result does not depend on its passes.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
@@ -155,6 +173,12 @@ pub enum MarkRead {
 pub const MARK_CHARS_MAX: usize = 4096;
 
 impl Mark {
+    /// The acknowledged position of a topic, by its name: a plan may list others, or in another order.
+    pub fn position_of(&self, topic: &str) -> Option<i64> {
+        let index = self.topics.iter().position(|(known, _)| known == topic)?;
+        self.acknowledged.inputs.get(index).map(|input| input.position)
+    }
+
     /// As committed: base64 of format byte and bincode.
     pub fn to_metadata(&self) -> String {
         use base64::Engine as _;
@@ -194,7 +218,7 @@ pub struct Counts {
     pub written: u64,
 }
 
-/// Rows in = out + dropped + dead letters, per step. Of a join only left rows come in: in = decided + dead letters +
+/// Rows in = out + dropped + unjudged + dead letters, per step. Of a join only left rows come in: in = decided + dead letters +
 /// waiting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct StepCounts {
@@ -202,6 +226,8 @@ pub struct StepCounts {
     pub rows_out: u64,
     /// Duplicates, filtered, or dropped, by the kind of step.
     pub dropped: u64,
+    /// What a dedup dropped and did not judge: without a key, or late.
+    pub unjudged: u64,
     pub dead_letters: u64,
     pub late: u64,
     /// Pairs of a join, and rows that it has sent alone.
@@ -220,6 +246,7 @@ impl StepCounts {
         self.rows_in += more.rows_in;
         self.rows_out += more.rows_out;
         self.dropped += more.dropped;
+        self.unjudged += more.unjudged;
         self.dead_letters += more.dead_letters;
         self.late += more.late;
         self.matched += more.matched;
@@ -564,4 +591,36 @@ pub fn clear_retired(store: &dyn StateStore) -> Result<()> {
         store.write(&batch)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pending(positions: &[i64], cuts: &[u64]) -> Pending {
+        Pending {
+            link: Link([1; 16]),
+            positions: positions.to_vec(),
+            cuts: Cuts(cuts.to_vec()),
+            watermark_ms: 0,
+            note_ms: 0,
+            idle: 0,
+            flags: 0,
+            columns: 0,
+            replay: vec![],
+        }
+    }
+
+    #[test]
+    fn an_announced_epoch_is_cut_to_what_its_logs_have() {
+        let cut = |logs: &[(i64, i64)]| {
+            let mut pending = pending(&[130, 60], &[10, 0, 20, 10]);
+            pending.cut_to(&[100, 50], logs);
+            (pending.positions, pending.cuts.0)
+        };
+        assert_eq!(cut(&[(0, 200), (0, 200)]), (vec![130, 60], vec![10, 0, 20, 10]));
+        assert_eq!(cut(&[(115, 200), (0, 200)]), (vec![130, 60], vec![0, 0, 15, 10]), "behind a gap at its beginning");
+        assert_eq!(cut(&[(150, 200), (0, 200)]), (vec![150, 60], vec![0, 0, 0, 10]), "all of it is gone");
+        assert_eq!(cut(&[(0, 105), (0, 55)]), (vec![105, 55], vec![5, 0, 0, 5]), "up to the end of a log that was cut");
+    }
 }

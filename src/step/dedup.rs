@@ -3,6 +3,8 @@
 //! Owns what happens to rows without a key and to late ones, and counts. Which keys were seen is `state/seen.rs`.
 //! Never sees Kafka, a thread or a clock.
 
+mod sample;
+
 use crate::codec::key::{Key, KeyHasher};
 use crate::codec::rows::{BadRow, Rows};
 use crate::config::plan::{DedupPlan, Keep, Late, MissingKey};
@@ -10,6 +12,7 @@ use crate::error::Result;
 use crate::state::seen::{Candidate, Mark, Memory, Seen, SeenOptions, Verdict};
 use crate::state::{StateStore, WriteBatch};
 use crate::types::TaskNo;
+use sample::KeySample;
 
 /// What became of the rows. Every row that came in is passed, a duplicate, dropped or bad; a late one is counted
 /// besides.
@@ -33,6 +36,7 @@ pub struct Dedup {
     key_text: String,
     seen: Seen,
     counts: DedupCounts,
+    sample: KeySample,
     batch: Batch,
 }
 
@@ -88,6 +92,7 @@ impl Dedup {
             key_text: paths.join(", "),
             seen: Seen::new(task, step, options),
             counts: DedupCounts::default(),
+            sample: KeySample::new(),
             batch: Batch::default(),
         }
     }
@@ -123,6 +128,7 @@ impl Dedup {
                 Ok(Some((key, content))) => {
                     let meta = &rows.meta[row as usize];
                     let (time_ms, watermark_ms) = (meta.time_ms, meta.watermark_ms);
+                    self.sample.meet(key);
                     batch.candidates.push(Candidate { key, time_ms, watermark_ms, content });
                     Fate::Judged
                 }
@@ -181,6 +187,11 @@ impl Dedup {
     /// The counts since the task began.
     pub fn counts(&self) -> DedupCounts {
         self.counts
+    }
+
+    /// A sample of the keys met since the last call, by the upper half of their hashes.
+    pub fn take_sample(&mut self) -> Vec<u64> {
+        self.sample.take()
     }
 
     /// The table behind the step: horizon and memory.

@@ -95,7 +95,7 @@ pub struct JoinCounts {
     pub matched: u64,
     /// Rows sent alone.
     pub unmatched: u64,
-    /// Rows that met nothing in time and are not sent, and late ones where the plan says so.
+    /// Left rows that met nothing in time and are not sent, and late ones where the plan says so.
     pub dropped: u64,
     pub late: u64,
     /// Left rows that met something, and those of which it is known (those among `dropped` included).
@@ -106,7 +106,7 @@ pub struct JoinCounts {
 /// Rows that come out of one call, about: a key with many rows must not fill the memory.
 const OUTPUT_ROWS_MAX: usize = 16 << 10;
 /// And how much text they bring, about.
-const OUTPUT_BYTES_MAX: usize = 64 << 20;
+pub const OUTPUT_BYTES_MAX: usize = 8 << 20;
 /// Fields point into the arena with 32 bits.
 const ARENA_BYTES_MAX: usize = 3 << 30;
 

@@ -18,6 +18,7 @@ mod oracle;
 mod plain;
 mod rebalances;
 mod refused;
+mod replanned;
 mod secured;
 mod several_pipelines;
 mod several_topics;

@@ -385,6 +385,7 @@ impl World {
             idle_after_ms: vec![if self.setup.joins.is_some() { u64::MAX } else { 300 }; self.setup.inputs as usize],
             outbox_bytes_max: 1 << 20,
             state_bytes_max: self.setup.state_bytes_max,
+            letter_bytes_max: 16 << 20,
             stops_on_failure: self.until_end_now,
             closes_windows: false,
             gate: Arc::default(),

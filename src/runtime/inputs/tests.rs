@@ -307,7 +307,10 @@ fn a_partition_without_a_leader_holds_back_who_runs_ahead_of_it() {
     assert_eq!(stage.next(None, 0), Found::Pass);
     stage.logs[1].0.lock().unwrap().is_away = true;
     stage.logs[0].rows(&[21]);
-    assert_eq!(stage.take(None, 0), [], "for a while everybody waits");
+    assert_eq!(stage.take(None, 0), []);
+    for boot_ms in (1_000..limits::INPUT_WAIT_MS).step_by(1_000) {
+        assert_eq!(stage.take(None, boot_ms), [], "for a while everybody waits");
+    }
     assert_eq!(stage.take(None, limits::INPUT_WAIT_MS), [(1, 0), (9, 0)]);
 }
 
@@ -361,6 +364,21 @@ fn a_change_of_the_idle_set_raises_the_watermark_before_the_first_row() {
 
     stage.inputs.empty_pass(&mut stage.pass);
     assert_eq!((stage.pass.rows.len(), stage.pass.watermark_before_ms), (0, 50));
+}
+
+#[test]
+fn who_was_not_asked_for_a_while_is_not_known_to_be_at_its_end() {
+    let mut stage = Stage::new(vec![vec![side(0, Feeds::Left, "a")], vec![side(1, right(0), "a")]]);
+    stage.logs[0].rows(&[50]);
+    stage.logs[1].rows(&[10]);
+    stage.take(None, 0);
+    assert_eq!(stage.next(None, 0), Found::Nothing);
+    let idle = |stage: &Stage, boot_ms| stage.inputs.idle_now(&[1_000, 1_000], boot_ms);
+    assert_eq!(idle(&stage, 1_500), 0b11);
+    assert_eq!(idle(&stage, 60_000), 0, "the outbox was full for a minute: who knows what is there now");
+    assert_eq!(stage.next(None, 60_000), Found::Nothing);
+    assert_eq!(idle(&stage, 60_500), 0, "only from now on");
+    assert_eq!(idle(&stage, 61_000), 0b11);
 }
 
 #[test]

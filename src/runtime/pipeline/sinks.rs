@@ -6,7 +6,7 @@
 use super::target;
 use crate::config::plan::{BlockCompression, DeadLettersPlan, PipelinePlan, SinkPlan};
 use crate::error::{Error, Result, Severity};
-use crate::runtime::compile::MakeBuilder;
+use crate::runtime::compile::{self, MakeBuilder};
 use crate::runtime::delivery::{AnySink, PipelineSinks};
 use crate::runtime::engine::Process;
 use crate::runtime::letters::LetterBlocks;
@@ -49,7 +49,7 @@ pub(super) fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i
     refuse(&problems)?;
     drop(mapping);
     let rows = ClickHouseSink::new(client.clone(), &server, database, &sink.table, &sink.settings)
-        .shared(process.sharing.contains(&plan.name));
+        .shared(is_unaskable(plan, process));
     let (letters, letter_sink) = connect_letters(plan, process, load)?;
     let window_ms = table::window_seconds(&server, &schema, load).saturating_mul(1000).min(i64::MAX as u64) as i64;
     let (sink_plan, server_info) = (sink.clone(), server);
@@ -58,13 +58,19 @@ pub(super) fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i
     Ok(ConnectedSink {
         sinks: PipelineSinks {
             rows: Arc::new(rows) as Arc<dyn AnySink>,
-            letters: letter_sink,
             rows_target: target(database, &sink.table),
+            letters: letters.as_ref().map(|letters| letters.target().to_owned()).zip(letter_sink),
         },
         make_builder,
         letters,
         window_ms,
     })
+}
+
+/// Whether counting the rows of an epoch's records in the table tells nothing: they may be another pipeline's, and what
+/// comes out of a join may be of records of earlier epochs.
+fn is_unaskable(plan: &PipelinePlan, process: &Process) -> bool {
+    process.sharing.contains(&plan.name) || compile::join_sides(plan) > 0
 }
 
 /// How dead letters are encoded and who takes them; neither for the local store.
@@ -88,7 +94,8 @@ fn connect_letters(plan: &PipelinePlan, process: &Process, load: Load) -> Result
             LetterBuilder::new(&schema, sink.compression)
                 .map_err(|problems| Error::stop("dead_letters", sentences(&problems)))?;
             let taker = ClickHouseSink::new(client, &server, &connection.database, table, &BTreeMap::new())
-                .of_letters(&plan.name);
+                .of_letters(&plan.name)
+                .shared(compile::join_sides(plan) > 0);
             let letters = LetterSink::Table {
                 schema: Arc::new(schema),
                 compression: sink.compression,

@@ -122,7 +122,12 @@ impl GroupState {
 
     fn apply(&mut self, topics: &[String], tasks: &[OffsetsToCommit]) {
         for task in tasks {
+            assert_eq!(task.offsets.len(), topics.len(), "an entry for each topic");
             for (index, (topic, offset)) in topics.iter().zip(&task.offsets).enumerate() {
+                let Some(offset) = offset else {
+                    assert!(index > 0, "the mark goes with the first topic's offset");
+                    continue;
+                };
                 let metadata = if index == 0 { task.metadata.clone() } else { String::new() };
                 self.committed.insert((topic.clone(), task.partition), (*offset, metadata));
             }

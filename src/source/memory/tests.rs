@@ -27,7 +27,7 @@ fn poll(member: &mut MemoryGroup) -> Option<GroupEvent> {
 }
 
 fn commit(member: &mut MemoryGroup, partition: i32, offset: i64) -> CommitOutcome {
-    member.commit(1, &[OffsetsToCommit { partition, offsets: vec![offset], metadata: "m".into() }]).unwrap();
+    member.commit(1, &[OffsetsToCommit { partition, offsets: vec![Some(offset)], metadata: "m".into() }]).unwrap();
     match poll(member) {
         Some(GroupEvent::Committed { outcome, .. }) => outcome,
         other => panic!("{other:?}"),

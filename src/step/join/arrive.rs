@@ -112,7 +112,7 @@ impl Join {
             match self.rules.late {
                 Late::Join => {}
                 Late::Drop => {
-                    self.counts.dropped += 1;
+                    self.counts.dropped += (side == Side::Left) as u64;
                     self.counts.left_decided += (side == Side::Left) as u64;
                     return Ok(());
                 }

@@ -232,7 +232,7 @@ impl Join {
     ) -> Result<()> {
         self.counts.left_decided += (side == Side::Left) as u64;
         if !self.rules.keeps(side) {
-            self.counts.dropped += 1;
+            self.counts.dropped += (side == Side::Left) as u64;
             return Ok(());
         }
         self.counts.unmatched += 1;
