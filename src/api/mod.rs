@@ -137,7 +137,10 @@ fn describe() {
         ("weir_rows_written_total", "Rows acknowledged by the table"),
         ("weir_rows_duplicate_total", "Rows that a dedup step dropped"),
         ("weir_rows_filtered_total", "Rows that a filter step dropped"),
-        ("weir_rows_late_total", "Rows that came too late to be judged by a step"),
+        (
+            "weir_rows_late_total",
+            "Rows that came too late to be judged by a step, or to meet all their partners in a join",
+        ),
         ("weir_dead_letters_total", "Records that could not be processed"),
         ("weir_blocks_sealed_total", "Blocks sealed, by what ended the batch"),
         ("weir_blocks_acknowledged_total", "Blocks acknowledged by their table"),

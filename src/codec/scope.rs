@@ -35,6 +35,10 @@ pub struct Scope {
     joins_before: Vec<usize>,
     /// The row as one object, where it is asked for.
     whole: Option<Slot>,
+    /// What steps write, in the order of the steps.
+    computed: Vec<Slot>,
+    /// Says behind a join that the row came without a left one.
+    alone: Option<Slot>,
     joins: Vec<Joined>,
     /// Objects that no select has hidden, and which join adds them.
     objects: Vec<(String, usize)>,
@@ -126,7 +130,9 @@ impl Scope {
 
     /// A slot that a step writes.
     pub fn computed(&mut self) -> Slot {
-        self.slot_filled_behind(self.joins.len())
+        let slot = self.slot_filled_behind(self.joins.len());
+        self.computed.push(slot);
+        slot
     }
 
     /// A slot that is filled when so many joins lie behind the row.

@@ -150,6 +150,14 @@ impl Chain {
         })
     }
 
+    /// Where the task begins, as a pass without records tells it: what these times have released came out before, and who
+    /// has passed by them is gone, although it may lie in the store still.
+    pub fn begin(&mut self, pass: &Pass) {
+        times::rise(&mut self.times, &self.stages, pass);
+        let behind = self.times.iter().map(|times| times.clock().after_ms[0]);
+        self.stages.iter_mut().zip(behind).for_each(|(stage, now_ms)| stage.join.begin(now_ms));
+    }
+
     /// Whether a block holds rows of the sink (and not dead letters).
     pub fn is_of_rows(&self, output: &OutputRecord) -> bool {
         output.token.ends_with(&format!("/{}", self.target))
@@ -263,6 +271,12 @@ impl Chain {
 
     fn process_joined(&mut self, pass: &mut Pass, inputs: &TaskInputs, store: &dyn StateStore) -> Result<()> {
         let rows = self.widen(pass);
+        if times::rise(&mut self.times, &self.stages, pass) {
+            // Whoever is released has waited, and takes no key along that could be given back.
+            let mut run = Run::new(self.counts.steps.len());
+            self.run_places(pass, store, 0..0, 1, &mut run)?;
+            self.settle(pass, inputs, run);
+        }
         times::set(&mut self.times, &self.stages, pass);
         let before = self.builder.rows();
         let (mut at, mut size) = (0, rows);
@@ -550,3 +564,6 @@ pub fn percent_escaped(part: &str) -> String {
     let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     part.bytes().map(|byte| if keep(byte) { (byte as char).to_string() } else { format!("%{byte:02X}") }).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,6 +72,14 @@ impl Blueprint {
         Ok(Parts { decoders, steps, joins, builder })
     }
 
+    /// A hash of what state depends on: inputs, event time, every step, and the fields that joins keep of their rows. A
+    /// column that is filled from behind a join adds one, and rows that were kept without it cannot fill it.
+    pub fn state_hash(&self) -> Result<u64, Vec<Finding>> {
+        let mut text = state_text(&self.plan);
+        self.parts(0, TaskNo(0))?.joins.iter().for_each(|join| text += &format!("\nkept {}", join.kept));
+        Ok(xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
+    }
+
     /// The joins, and the layout of the source's rows: no name is asked for any more.
     pub(super) fn join_parts(&self, compiler: Compiler, partition: i32) -> (Vec<JoinPart>, Layout) {
         let (layout, joined) = compiler.scope.finish_with_joins();
@@ -244,12 +252,12 @@ fn longer(one: Option<Option<i64>>, other: Option<Option<i64>>) -> Option<Option
     }
 }
 
-/// A hash of the parts of the plan that state depends on: inputs, event time, and every step.
-pub fn state_hash(plan: &PipelinePlan) -> u64 {
+/// The parts of the plan that state depends on: inputs, event time, and every step.
+fn state_text(plan: &PipelinePlan) -> String {
     let topics: Vec<&str> = plan.topics.iter().map(|topic| topic.name.as_str()).collect();
     let mut text = format!("{topics:?} {}", side_text(&plan.source));
     plan.steps.iter().for_each(|step| text += &step_text(step));
-    xxhash_rust::xxh3::xxh3_64(text.as_bytes())
+    text
 }
 
 fn side_text(side: &SidePlan) -> String {

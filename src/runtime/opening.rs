@@ -13,7 +13,7 @@ use crate::metrics::PipelineStats;
 use crate::runtime::chain::Chain;
 use crate::runtime::commit::{CommitLog, History, Patience};
 use crate::runtime::compile::InputRoles;
-use crate::runtime::inputs::{TaskInput, TaskInputs};
+use crate::runtime::inputs::{Pass, TaskInput, TaskInputs};
 use crate::runtime::recovery::{self, Base, Case, Facts, MarkPlan, Policy, Start};
 use crate::runtime::task::{Stage, TaskId, TaskStart};
 use crate::source::{CommittedOffsets, Group, Input, TopicInfo, Wake};
@@ -539,8 +539,11 @@ impl Opening {
         let stage =
             if must_accept && stage != Stage::DeliverFirst { Stage::Adopting { then: Box::new(stage) } } else { stage };
         let patience = Patience::new(self.settings.session_timeout_ms);
-        let (inputs, chain) = self.factory.parts(partition, state, queues, counts)?;
+        let (inputs, mut chain) = self.factory.parts(partition, state, queues, counts)?;
         let mut inputs = TaskInputs::new(inputs, &moment, cap_ms);
+        let mut nothing = Pass::default();
+        inputs.empty_pass(&mut nothing);
+        chain.begin(&nothing);
         reread_to.iter().for_each(|to| inputs.cap_highs(to));
         Ok(TaskStart {
             id,

@@ -28,7 +28,6 @@ use crate::state::StateStore;
 use crate::state::buffer::SegmentSize;
 use crate::state::ledger;
 use crate::state::letters::Letters;
-use crate::types::TaskNo;
 use crossbeam_channel::bounded;
 use directory::{open_store, path_of, start_without};
 use sinks::connect_sink;
@@ -197,7 +196,7 @@ fn run_once(
     desk.open(&store, &letters, way_to_tasks(place, &process.workers));
     let blueprint =
         Blueprint::new(plan.clone(), identity.seed, memory.task.filter_bytes as usize, sink.make_builder.clone());
-    blueprint.parts(0, TaskNo(0)).map_err(|findings| expression_error(&findings))?;
+    let state_hash = blueprint.state_hash().map_err(|findings| expression_error(&findings))?;
     let factory = Arc::new(Factory {
         blueprint,
         place,
@@ -231,7 +230,7 @@ fn run_once(
     }
     let session_timeout_ms = session_timeout_ms(&plan.kafka);
     let opening = Opening::new(
-        opening_settings(place, plan, session_timeout_ms, ends),
+        opening_settings(place, plan, state_hash, session_timeout_ms, ends),
         store,
         factory,
         process.clock.clone(),
@@ -401,6 +400,7 @@ fn task_settings(plan: &PipelinePlan, memory: &PipelineMemory, process: &Process
 fn opening_settings(
     place: usize,
     plan: &PipelinePlan,
+    state_hash: u64,
     session_timeout_ms: u64,
     ends: Option<BTreeMap<i32, Vec<i64>>>,
 ) -> OpeningSettings {
@@ -408,7 +408,7 @@ fn opening_settings(
         pipeline: place,
         name: plan.name.clone(),
         topics: plan.topics.iter().map(|topic| (topic.name.clone(), topic.start)).collect(),
-        plan: compile::state_hash(plan),
+        plan: state_hash,
         policy: Policy {
             halt_on_reset: plan.on_offset_reset == FollowOr::Halt,
             halt_on_gap: plan.on_gap == HaltOr::Halt,

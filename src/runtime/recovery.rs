@@ -234,7 +234,9 @@ fn recreate(facts: &Facts, mark: Option<Mark>, recreated: &[bool]) -> Result<Sta
         let of_ledger = facts
             .ledger
             .and_then(|ledger| position_in(&ledger.checkpoint.topics, &ledger.checkpoint.moment, &topic.name));
-        if recreated[index] { Some(facts.logs[index].0) } else { of_mark.or(of_ledger) }
+        // A table is read from its beginning: with the state it is gone whole.
+        let begins_anew = recreated[index] || facts.tables.contains(&index);
+        if begins_anew { Some(facts.logs[index].0) } else { of_mark.or(of_ledger) }
     };
     let positions = facts.topics.iter().enumerate().map(|(index, topic)| known(index, topic)).collect();
     Ok(Start {

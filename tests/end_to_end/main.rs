@@ -14,6 +14,7 @@ mod joined;
 mod joins;
 mod kills;
 mod lossy;
+mod options;
 mod oracle;
 mod plain;
 mod rebalances;

@@ -334,7 +334,7 @@ impl World {
             pipeline: 0,
             name: "sim".into(),
             topics: topics.iter().map(|name| (name.clone(), StartAt::Earliest)).collect(),
-            plan: compile::state_hash(&self.plan),
+            plan: blueprint.state_hash().unwrap_or_else(|findings| panic!("{findings:?}")),
             policy: Policy { halt_on_reset: false, halt_on_gap: !self.setup.passes_gaps, strict: false },
             halt_on_growth: true,
             roles: compile::roles(&self.plan),

@@ -186,7 +186,8 @@ fn deletions<const N: usize>(fields: [&str; N], keys: &[Option<&[u8]>]) -> (Vec<
 fn a_tombstone_of_a_table_is_a_row_with_the_key_of_its_record() {
     let (rows, out) =
         deletions(["id"], &[Some(b"42"), Some(b"u-42"), Some(b"\"42\""), Some(b"{\"id\":42}"), Some(b"a\"b")]);
-    let expected = ["Number 42", "Text u-42", "Text 42", "Number 42", "Escaped a\\\"b"];
+    // A plain number does not tell whether the payloads hold a number or text: it is a row of each.
+    let expected = ["Number 42", "Text 42", "Text u-42", "Text 42", "Number 42", "Escaped a\\\"b"];
     assert_eq!(rows, expected.map(|text| [text.to_owned()]));
     assert_eq!((out.tombstones, out.unread_keys), (0, 0));
 }

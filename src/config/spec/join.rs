@@ -1,5 +1,4 @@
-//! A join as typed. The grammar is whole, so that a document can be judged; running one is not in this version
-//! (the table of steps says so with `later`).
+//! A join as typed: its right side, its key, and what it does with rows that meet nobody or come late.
 
 use super::pipeline::{SOURCE_FIELDS, SourceSpec};
 use super::read_list;

@@ -32,6 +32,8 @@ pub struct JoinPart {
     pub assembly: Assembly,
     /// The fields of a row behind it, by name.
     pub names: Vec<(String, Slot)>,
+    /// What the fields mean that it keeps of its rows.
+    pub kept: String,
     /// Fields per row, of all sides.
     pub width: usize,
 }
@@ -72,6 +74,7 @@ impl Blueprint {
             key_text: plan.left_key.iter().map(|part| part.path.text.as_str()).collect::<Vec<_>>().join(", "),
             assembly: layout.fields,
             names: layout.names,
+            kept: layout.kept,
             width: layout.right.width,
         }
     }
@@ -105,6 +108,8 @@ impl Blueprint {
         let (of_left, of_right) = (slots(compiler, &plan.left_key), slots(&mut right, &plan.right_key));
         let names = plan.right_key.iter().map(|part| part.path.text.clone());
         let deletion_key = DeletionKey::new(names.zip(of_right.iter().copied()));
+        let is_cast = plan.right_key.iter().any(|part| part.cast.is_some());
+        let deletion_key = if is_cast { deletion_key.cast() } else { deletion_key };
         compiler.scope.join(&plan.name, right.scope, of_left.into_iter().zip(of_right).collect());
         if let (Some(time), Some(left_key), Some(right_key)) = (time, left_key, right_key) {
             compiler.joins.push(CompiledJoin { steps_before, place, time, steps, left_key, right_key, deletion_key });

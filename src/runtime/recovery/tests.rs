@@ -294,6 +294,26 @@ fn a_recreated_topic_delivers_first_and_begins_anew_then() {
 }
 
 #[test]
+fn with_the_state_a_table_is_gone_so_that_it_is_read_from_its_beginning_again() {
+    let input = |position| Progress { position, high_ms: 0 };
+    let mut of_three = mark(moment(4, 4, 40));
+    of_three.acknowledged.inputs = vec![input(40), input(70), input(90)];
+    of_three.topics =
+        [("orders", 1), ("users", 5), ("payments", 6)].map(|(name, id)| (name.into(), topic_id(id))).into();
+    let names = [("orders", 2), ("users", 5), ("payments", 6)];
+    let now = names.map(|(name, id)| TopicInfo { name: name.into(), id: topic_id(id), partitions: 4 });
+    let committed = committed(&of_three);
+    let start = decide_with(None, &committed, |facts| {
+        facts.topics = Box::leak(Box::new(now));
+        facts.tables = &[1];
+        facts.logs = &[(0, 3), (7, 100), (0, 100)];
+    });
+    let start = start.unwrap();
+    assert_eq!((start.case, start.base), (Case::Recreated, Base::Empty));
+    assert_eq!(start.mark, MarkPlan::New { positions: vec![Some(0), Some(7), Some(90)] });
+}
+
+#[test]
 fn marks_of_the_future_and_of_others_at_work_stop() {
     use base64::Engine as _;
     let newer = base64::engine::general_purpose::STANDARD_NO_PAD.encode([crate::state::ledger::FORMAT + 1, 0, 0]);

@@ -159,14 +159,11 @@ impl Join {
                         self.work.hits = hits;
                         found
                     }
-                    Right::Table(table) => match table.valid_at(due.key, due.hit.time_ms, None, false) {
-                        Valid::Row(bytes) => {
-                            self.work.bytes.clear();
-                            self.work.bytes.extend_from_slice(bytes);
-                            Some(Sent::Version)
-                        }
-                        Valid::Nothing | Valid::Deleted => None,
-                    },
+                    Right::Table(table) => {
+                        let valid =
+                            table.valid_at(store, due.key, due.hit.time_ms, None, false, &mut self.work.bytes)?;
+                        (valid == Valid::Row).then_some(Sent::Version)
+                    }
                 };
                 let left = Sent::Stored(due.hit.arrival);
                 match found {
