@@ -21,6 +21,7 @@ use crate::error::{Finding, Place, Severity};
 use crate::metrics::{StepKind, StepName};
 use crate::runtime::chain::Step;
 use crate::sink::BlockBuilder;
+use crate::state::ledger;
 use crate::step::dedup::Dedup;
 use crate::step::filter::Filter;
 use crate::step::select::Select;
@@ -173,8 +174,31 @@ pub fn judge(plan: &Plan) -> Vec<Finding> {
             let path = if path.starts_with("time.") { format!("source.{path}") } else { path.to_owned() };
             Finding { path: format!("pipelines[{place}].{path}"), ..finding }
         }));
+        findings.extend(mark_too_long(place, pipeline));
     }
     findings
+}
+
+/// Whether what a task commits for so many topics would outgrow what a broker takes: then no commit is ever accepted.
+fn mark_too_long(place: usize, plan: &PipelinePlan) -> Option<Finding> {
+    let topics = plan.topics.iter().map(|topic| topic.name.as_str());
+    let room = ledger::mark_room(&plan.name, topics);
+    if room.is_some_and(|room| room >= ledger::mark_room_least(plan.topics.len())) {
+        return None;
+    }
+    let (count, chars): (usize, usize) = (plan.topics.len(), plan.topics.iter().map(|topic| topic.name.len()).sum());
+    Some(Finding {
+        severity: Severity::Error,
+        code: "mark_too_long",
+        path: format!("pipelines[{place}].name"),
+        place: Some(plan.at),
+        message: format!(
+            "these are {count} topics with {chars} characters in their names: what is committed for them does not fit \
+             the {} characters that Kafka takes",
+            ledger::MARK_CHARS_MAX
+        ),
+        help: Some("read fewer topics with one pipeline, or topics with shorter names".to_owned()),
+    })
 }
 
 /// Which of these paths nothing can fill behind the pipeline's steps, because a select has left them out.

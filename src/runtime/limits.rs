@@ -30,10 +30,8 @@ pub const EPOCH_STATE_BYTES_MAX: usize = 64 << 20;
 /// Bytes of dead letters of one epoch that wait in memory; where memory is short, its share of it.
 pub const EPOCH_LETTER_BYTES_MAX: usize = 16 << 20;
 
-/// Cuts of one epoch: the mark that carries them has 4,096 characters at most, other parts included.
-pub const EPOCH_CUTS_MAX: usize = 600;
-
-/// Records of one replay epoch: the mark names each, in at most ten bytes, beside its other parts.
+/// Records of one replay epoch, where the mark has room for their names ([`crate::state::ledger::mark_room`] bounds
+/// those, and the cuts of any other epoch).
 pub const REPLAY_RECORDS_MAX: usize = 100;
 
 /// Requests to replay, and likewise to discard, that wait at a task; more are refused, and nobody waits that long.

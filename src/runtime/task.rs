@@ -22,7 +22,7 @@ use crate::metrics::{JoinSnapshot, PipelineStats};
 use crate::runtime::chain::Chain;
 use crate::runtime::commit::{CommitLog, Discarded};
 use crate::runtime::inputs::{Pass, TaskInputs};
-use crate::state::ledger::{Cuts, Moment, Pending, RecordName};
+use crate::state::ledger::{self, Cuts, Moment, Pending, RecordName};
 use crate::state::{StateStore, WriteBatch};
 use crate::types::{Epoch, TaskNo};
 use replay::Replays;
@@ -151,6 +151,8 @@ pub struct Task {
     retires: Option<TaskNo>,
     drops: Vec<(Epoch, u16)>,
     log: CommitLog,
+    /// Bytes that the mark has for cuts, or for the names of replayed records.
+    mark_room: usize,
     inputs: TaskInputs,
     chain: Chain,
     stage: Stage,
@@ -179,7 +181,11 @@ pub struct Task {
 
 impl Task {
     pub fn new(mut start: TaskStart, settings: Arc<TaskSettings>, stats: Arc<PipelineStats>) -> Task {
-        start.chain.letters().set_topic_ids(&start.log.history().topics);
+        let history = start.log.history();
+        start.chain.letters().set_topic_ids(&history.topics);
+        let topics = history.topics.iter().map(|(name, _)| name.as_str());
+        // Where there is none, `compile::judge` has said so; then each pass is an epoch.
+        let mark_room = ledger::mark_room(&history.pipeline, topics).unwrap_or(0);
         Task {
             id: start.id,
             settings,
@@ -188,6 +194,7 @@ impl Task {
             retires: start.retires,
             drops: start.drops,
             log: start.log,
+            mark_room,
             inputs: start.inputs,
             chain: start.chain,
             stage: start.stage,

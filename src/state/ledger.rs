@@ -25,6 +25,9 @@ use bincode::{Decode, Encode};
 /// The format this version writes and reads. With any other the pipeline stops with that sentence (`newer`, `older`).
 pub const FORMAT: u8 = 4;
 
+/// More than any record takes: damaged bytes that name a longer one are refused before memory is asked for.
+const RECORD_BYTES_MAX: usize = 1 << 30;
+
 /// One input of a task: how far it was read and the highest time it pushed the watermark with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct Progress {
@@ -143,6 +146,13 @@ impl Pending {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct Cuts(pub Vec<u64>);
 
+impl Cuts {
+    /// How many bytes of a mark they take.
+    pub fn mark_bytes(&self) -> usize {
+        self.0.iter().map(|cut| number_bytes(*cut)).sum()
+    }
+}
+
 /// What a task commits to Kafka beside its offsets.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
 pub struct Mark {
@@ -171,6 +181,66 @@ pub enum MarkRead {
 
 /// The most characters of metadata a broker takes by default (`offset.metadata.max.bytes`).
 pub const MARK_CHARS_MAX: usize = 4096;
+
+/// The bytes behind so many characters of base64.
+const MARK_BYTES_MAX: usize = MARK_CHARS_MAX / 4 * 3;
+
+/// The most bytes that a number takes (bincode: one that says how many follow).
+pub const NUMBER_BYTES_MAX: usize = 9;
+
+/// The most bytes that a record's name takes: there are fewer than 251 inputs.
+pub const RECORD_NAME_BYTES_MAX: usize = 1 + NUMBER_BYTES_MAX;
+
+/// How many bytes of cuts, or of names of replayed records, a mark of this pipeline takes beside all else, whatever
+/// numbers that comes to hold; `None` where that alone is too much.
+pub fn mark_room<'t>(pipeline: &str, topics: impl IntoIterator<Item = &'t str>) -> Option<usize> {
+    let topics: Vec<_> = topics.into_iter().map(|topic| (topic.to_owned(), TopicId([0xff; 16]))).collect();
+    let positions = vec![i64::MAX; topics.len()];
+    let largest = Mark {
+        pipeline: pipeline.to_owned(),
+        incarnation: Incarnation::default(),
+        origin: positions.clone(),
+        plan: u64::MAX,
+        acknowledged: Moment {
+            epoch: Epoch(u64::MAX),
+            link: Link::default(),
+            inputs: vec![Progress { position: i64::MAX, high_ms: i64::MIN }; topics.len()],
+            watermark_ms: i64::MIN,
+            idle: u64::MAX,
+            note_ms: i64::MAX,
+            closed: Some(positions.clone()),
+            replayed: Some(Replayed { epoch: Epoch(u64::MAX), records: u64::MAX }),
+        },
+        topics,
+        pending: Some(Pending {
+            link: Link::default(),
+            positions,
+            cuts: Cuts::default(),
+            watermark_ms: i64::MIN,
+            note_ms: i64::MAX,
+            idle: u64::MAX,
+            flags: u8::MAX,
+            columns: u64::MAX,
+            replay: vec![],
+        }),
+    };
+    // The number of cuts takes two bytes more than that of none.
+    MARK_BYTES_MAX.checked_sub(encode(&largest).len() + 2)
+}
+
+/// The least room that a task with so many inputs can work with: one pass, or one replayed record.
+pub fn mark_room_least(inputs: usize) -> usize {
+    (NUMBER_BYTES_MAX * inputs).max(RECORD_NAME_BYTES_MAX)
+}
+
+fn number_bytes(number: u64) -> usize {
+    match number {
+        0..251 => 1,
+        251..0x1_0000 => 3,
+        0x1_0000..0x1_0000_0000 => 5,
+        _ => NUMBER_BYTES_MAX,
+    }
+}
 
 impl Mark {
     /// The acknowledged position of a topic, by its name: a plan may list others, or in another order.
@@ -381,7 +451,7 @@ pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T> {
             ),
         ));
     }
-    match bincode::decode_from_slice(body, bincode::config::standard()) {
+    match bincode::decode_from_slice(body, bincode::config::standard().with_limit::<RECORD_BYTES_MAX>()) {
         Ok((value, read)) if read == body.len() => Ok(value),
         Ok(_) => Err(Error::stop("corrupt", "a stored value has bytes left over")),
         Err(error) => Err(Error::stop("corrupt", format!("a stored value cannot be read: {error}"))),
@@ -594,33 +664,4 @@ pub fn clear_retired(store: &dyn StateStore) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pending(positions: &[i64], cuts: &[u64]) -> Pending {
-        Pending {
-            link: Link([1; 16]),
-            positions: positions.to_vec(),
-            cuts: Cuts(cuts.to_vec()),
-            watermark_ms: 0,
-            note_ms: 0,
-            idle: 0,
-            flags: 0,
-            columns: 0,
-            replay: vec![],
-        }
-    }
-
-    #[test]
-    fn an_announced_epoch_is_cut_to_what_its_logs_have() {
-        let cut = |logs: &[(i64, i64)]| {
-            let mut pending = pending(&[130, 60], &[10, 0, 20, 10]);
-            pending.cut_to(&[100, 50], logs);
-            (pending.positions, pending.cuts.0)
-        };
-        assert_eq!(cut(&[(0, 200), (0, 200)]), (vec![130, 60], vec![10, 0, 20, 10]));
-        assert_eq!(cut(&[(115, 200), (0, 200)]), (vec![130, 60], vec![0, 0, 15, 10]), "behind a gap at its beginning");
-        assert_eq!(cut(&[(150, 200), (0, 200)]), (vec![150, 60], vec![0, 0, 0, 10]), "all of it is gone");
-        assert_eq!(cut(&[(0, 105), (0, 55)]), (vec![105, 55], vec![5, 0, 0, 5]), "up to the end of a log that was cut");
-    }
-}
+mod tests;

@@ -224,6 +224,32 @@ fn steps_of_the_right_side_run_before_the_join() {
     );
 }
 
+/// As in dedup: 3 is 3.0, and 1 is not "1".
+#[test]
+fn keys_that_differ_in_type_do_not_meet() {
+    for first in [Side::Left, Side::Right] {
+        let steps = interval("");
+        let mut joining = Joining::new(&steps, &["id", "payment.amount"]);
+        let lefts = [r#"{"id":1}"#, r#"{"id":"2"}"#, r#"{"id":3}"#, r#"{"id":"4"}"#];
+        let rights = [
+            r#"{"order":"1","amount":10}"#,
+            r#"{"order":2,"amount":20}"#,
+            r#"{"order":3.0,"amount":30}"#,
+            r#"{"order":"4","amount":40}"#,
+        ];
+        for side in [first, if first == Side::Left { Side::Right } else { Side::Left }] {
+            joining.add(side, if side == Side::Left { &lefts } else { &rights });
+        }
+        let mut rows = joining.join();
+        rows.sort();
+        assert_eq!(
+            rows,
+            [["1", "10"], ["1", "null"], ["2", "20"], ["2", "null"], ["3", "30"], ["4", "40"]],
+            "{first:?} first"
+        );
+    }
+}
+
 #[test]
 fn a_tombstone_of_a_table_deletes_the_key_that_its_record_names() {
     let steps = "{ join: { with: { kafka: { topic: users }, retain: forever }, as: user, key: id, kind: temporal, \
@@ -362,6 +388,28 @@ fn each_topic_knows_its_sides() {
     assert_eq!(sides[1], [("payments".to_owned(), Feeds::Right { join: 0 }, 0, Some(20_000))]);
     assert_eq!(sides[2], [("users".to_owned(), Feeds::Table { join: 1, exact: true }, 3_000, None)]);
     assert_eq!(sides[3], [("rates".to_owned(), Feeds::Table { join: 2, exact: false }, 3_000, None)]);
+}
+
+#[test]
+fn topics_whose_mark_no_broker_takes_are_refused() {
+    let of = |count: usize, chars: usize| {
+        let topics: Vec<String> = (0..count).map(|number| format!("{number:0>chars$}")).collect();
+        let text = format!(
+            "kafka: {{ brokers: [k] }}\nclickhouse: {{ url: http://c:8123 }}\npipelines: [ {{ name: p, source: {{ kafka: \
+             {{ topics: {topics:?} }} }}, sink: {{ clickhouse: {{ table: out }} }} }} ]\n"
+        );
+        let (plan, findings) = parse(&text, &|_| None);
+        judge(&plan.unwrap_or_else(|| panic!("{findings:#?}")))
+    };
+    assert_eq!(of(1, 249), []);
+    assert_eq!(of(8, 249), []);
+    assert_eq!(of(30, 20), []);
+    for (count, chars) in [(10, 249), (64, 2)] {
+        let [finding] = &of(count, chars)[..] else { panic!("{count} topics of {chars} characters are refused") };
+        assert_eq!((finding.code, finding.severity), ("mark_too_long", Severity::Error));
+        let said = format!("these are {count} topics with {} characters in their names", count * chars);
+        assert!(finding.message.starts_with(&said), "{finding:?}");
+    }
 }
 
 #[test]

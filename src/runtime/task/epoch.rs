@@ -11,7 +11,7 @@ use crate::metrics::SealedWhy;
 use crate::runtime::chain::{Mode, SealAt};
 use crate::runtime::inputs::{Found, PassLimit};
 use crate::runtime::limits;
-use crate::state::ledger::{Cuts, EpochRecord, Moment, Pending, Replayed, encode, flag, key};
+use crate::state::ledger::{Cuts, EpochRecord, Moment, NUMBER_BYTES_MAX, Pending, Replayed, encode, flag, key};
 use crate::state::{Table, WriteBatch};
 use crate::types::Link;
 
@@ -164,7 +164,7 @@ impl Task {
         let too_much = open.records >= limits::EPOCH_RECORDS_MAX
             || self.chain.state_bytes() >= self.settings.state_bytes_max
             || self.chain.letter_bytes() >= self.settings.letter_bytes_max
-            || open.cuts.0.len() >= limits::EPOCH_CUTS_MAX;
+            || self.mark_is_full(&open.cuts);
         if self.chain.block_rows() >= batch.rows {
             Some(SealedWhy::Rows)
         } else if self.chain.block_bytes() >= batch.bytes as usize || too_much {
@@ -177,6 +177,11 @@ impl Task {
         } else {
             None
         }
+    }
+
+    /// Whether the mark may have no room for the cut of one more pass.
+    fn mark_is_full(&self, cuts: &Cuts) -> bool {
+        self.inputs.is_merged() && cuts.mark_bytes() + NUMBER_BYTES_MAX * self.inputs.len() > self.mark_room
     }
 
     /// Seals the open epoch: encode, link, and one write batch with everything that belongs to it.

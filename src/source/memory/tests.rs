@@ -61,6 +61,23 @@ fn a_partition_reaches_the_next_owner_only_when_the_last_gave_it_up() {
 }
 
 #[test]
+fn metadata_longer_than_a_broker_takes_is_refused_for_its_partition_alone() {
+    let kafka = cluster(2);
+    let mut member = joined(&kafka, "a");
+    poll(&mut member);
+    let to_commit = |partition, chars: usize| OffsetsToCommit {
+        partition,
+        offsets: vec![5],
+        metadata: "m".repeat(group::METADATA_CHARS_MAX + chars),
+    };
+    member.commit(1, &[to_commit(0, 1), to_commit(1, 0)]).unwrap();
+    let Some(GroupEvent::Committed { outcome, .. }) = poll(&mut member) else { panic!("it is answered") };
+    assert!(matches!(&outcome, CommitOutcome::Repeat(why) if why.contains("too large")), "{outcome:?}");
+    assert_eq!(kafka.committed("g", "t", 0), None);
+    assert_eq!(kafka.committed("g", "t", 1).map(|(offset, _)| offset), Some(5));
+}
+
+#[test]
 fn a_zombie_is_refused_told_of_the_loss_and_comes_back() {
     let kafka = cluster(1);
     let mut a = joined(&kafka, "a");
