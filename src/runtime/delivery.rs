@@ -417,8 +417,11 @@ mod tests {
     #[tokio::test]
     async fn every_attempt_is_answered_once_and_letters_go_to_their_own_table() {
         let (rows, letters) = (Arc::new(Table::default()), Arc::new(Table::default()));
-        let sinks =
-            PipelineSinks { rows: rows.clone(), letters: Some(letters.clone()), rows_target: "db/t".to_owned() };
+        let letters_sink = ("db/letters".to_owned(), letters.clone() as Arc<dyn AnySink>);
+        let sinks = PipelineSinks { rows: rows.clone(), rows_target: "db/t".to_owned(), letters: Some(letters_sink) };
+        let former = Token("weir1/p/3/i/7/0/db/former".into());
+        let refused = sinks.of(&former).insert(&former, &attempt(None).block).await.unwrap_err();
+        assert_eq!((refused.kind, refused.code.as_str()), (Kind::Stop, "former_table"));
         let (answered, answers) = bounded(8);
         let answer: Answer = Arc::new(move |task, message| answered.send((task, message)).unwrap());
         let delivery = Delivery::start(tokio::runtime::Handle::current(), rows.clock.clone());

@@ -67,7 +67,7 @@ fn metadata_longer_than_a_broker_takes_is_refused_for_its_partition_alone() {
     poll(&mut member);
     let to_commit = |partition, chars: usize| OffsetsToCommit {
         partition,
-        offsets: vec![5],
+        offsets: vec![Some(5)],
         metadata: "m".repeat(group::METADATA_CHARS_MAX + chars),
     };
     member.commit(1, &[to_commit(0, 1), to_commit(1, 0)]).unwrap();

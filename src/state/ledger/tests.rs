@@ -96,7 +96,7 @@ fn mark() -> impl Strategy<Value = Mark> {
 }
 
 fn counts() -> impl Strategy<Value = Counts> {
-    let step = proptest::array::uniform10(number()).prop_map(|n| StepCounts {
+    let step = proptest::array::uniform11(number()).prop_map(|n| StepCounts {
         rows_in: n[0],
         rows_out: n[1],
         dropped: n[2],
@@ -107,6 +107,7 @@ fn counts() -> impl Strategy<Value = Counts> {
         left_matched: n[7],
         left_decided: n[8],
         waiting: n[9],
+        unjudged: n[10],
     });
     (proptest::array::uniform7(number()), vec(step, 0..4)).prop_map(|(n, steps)| Counts {
         records: n[0],
