@@ -149,6 +149,21 @@ fn a_row_that_went_right_through_a_join_and_falls_gives_its_key_back() {
 }
 
 #[test]
+fn what_a_rise_lets_go_counts_once_although_the_first_row_behind_it_falls() {
+    let dedup = "{ dedup: { key: id, window: 1h, missing_key: pass } }".to_owned();
+    let mut driven = Driven::new(&[dedup, join("payments", TEMPORAL)].join(", "), &["id", "l", "payments.r"]);
+    driven.send(1, 95, &right("x", "p0"));
+    driven.send(0, 100, &left("a", "o1"));
+    driven.run(0);
+    // Without a key it goes right through, and does not fit.
+    driven.send(0, 300, r#"{"l":"unfit"}"#);
+    driven.run(PAYMENTS_IDLE);
+    assert_eq!(driven.rows(), ["a o1 null"]);
+    assert_eq!(driven.letters(), ["orders@1 sink does_not_fit"]);
+    driven.check_balance();
+}
+
+#[test]
 fn a_row_that_has_waited_in_a_join_and_falls_keeps_its_key() {
     let steps = [DEDUP.to_owned(), join("payments", &format!("{INTERVAL}, type: left"))].join(", ");
     let mut driven = Driven::new(&steps, &["id", "l", "payments.r"]);
