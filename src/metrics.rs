@@ -335,6 +335,11 @@ impl PipelineStats {
         self.rare().last_error = Some(message);
     }
 
+    /// What went wrong is mended.
+    pub fn forget_error(&self) {
+        self.rare().last_error = None;
+    }
+
     pub fn dead_letter(&self, step: &str, reason: &'static str, count: u64) {
         *self.rare().dead_letters.entry((step.to_owned(), reason)).or_default() += count;
     }
@@ -354,6 +359,11 @@ impl PipelineStats {
 
     pub fn forget_task(&self, partition: i32) {
         self.rare().tasks.remove(&partition);
+    }
+
+    /// Of a run that is over.
+    pub fn forget_tasks(&self) {
+        self.rare().tasks.clear();
     }
 
     /// How the keys of a topic came to their partitions.
