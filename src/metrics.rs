@@ -543,9 +543,10 @@ impl PipelineStats {
             let rows: u64 = joins.clone().map(|join| join.rows).sum();
             let labels = [("pipeline", pipeline()), ("step", step.name.clone())];
             metrics::gauge!("weir_join_waiting_rows", &labels).set(rows as f64);
-            if let Some(oldest_ms) = joins.filter_map(|join| join.oldest_ms).min() {
-                metrics::gauge!("weir_join_oldest_waiting_timestamp_seconds", &labels).set(oldest_ms as f64 / 1000.0);
-            }
+            // A recorder forgets nothing: where nobody waits any more, that has to be said.
+            let oldest_ms = joins.filter_map(|join| join.oldest_ms).min();
+            let oldest_seconds = oldest_ms.map_or(f64::NAN, |ms| ms as f64 / 1000.0);
+            metrics::gauge!("weir_join_oldest_waiting_timestamp_seconds", &labels).set(oldest_seconds);
         }
         for (topic, partitioner) in &rare.partitioners {
             let labels =
