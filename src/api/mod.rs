@@ -15,13 +15,14 @@ use crate::config::plan::HttpPlan;
 use crate::metrics::{PipelineState, PipelineStats};
 use crate::runtime::desk::Desk;
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::ListenerExt;
 use door::Door;
+use guard::MayProbe;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use problem::Problem;
 use serde_json::Value;
@@ -59,7 +60,7 @@ pub fn install_metrics() -> Result<PrometheusHandle, String> {
 pub async fn serve(listener: tokio::net::TcpListener, watched: Watched) -> std::io::Result<()> {
     let calls = letters::routes().merge(outbox::routes()).merge(ledger::routes());
     let app = Router::new()
-        .route("/healthz", get(|| async { "alive\n" }))
+        .route("/healthz", get(async |_: MayProbe| "alive\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(scrape))
         .merge(calls.layer(map_response(problem::told_as_one)))
@@ -75,7 +76,7 @@ pub async fn serve(listener: tokio::net::TcpListener, watched: Watched) -> std::
 }
 
 /// Ready: every pipeline is assigned and none restores.
-async fn ready(State(watched): State<Watched>) -> impl IntoResponse {
+async fn ready(MayProbe(watched): MayProbe) -> impl IntoResponse {
     let not_ready: Vec<String> = watched
         .pipelines
         .iter()
@@ -91,7 +92,7 @@ async fn ready(State(watched): State<Watched>) -> impl IntoResponse {
     }
 }
 
-async fn scrape(State(watched): State<Watched>) -> impl IntoResponse {
+async fn scrape(MayProbe(watched): MayProbe) -> impl IntoResponse {
     watched.pipelines.iter().for_each(|stats| stats.publish());
     (watched.publish)();
     ([("content-type", "text/plain; version=0.0.4; charset=utf-8")], watched.prometheus.render())
