@@ -18,7 +18,7 @@ pub struct Letter<'a> {
     /// The epoch's noted wall clock.
     pub time_ms: i64,
     pub pipeline: &'a str,
-    /// The step's place and name, or `decode`, `sink`.
+    /// The step's place, `source` or `sink`.
     pub step: &'a str,
     /// The short stable name of the cause.
     pub reason: &'a str,
@@ -271,7 +271,7 @@ mod tests {
         builder.push(&Letter {
             time_ms: 5,
             pipeline: "p",
-            step: "decode",
+            step: "source",
             reason: "not_json",
             message: "broken",
             topic: "t",
