@@ -57,8 +57,8 @@ pub fn insert(plan: &PipelinePlan, partitions: i32, tokio: &tokio::runtime::Hand
     let SinkPlan::ClickHouse(sink) = &plan.sink;
     let client = Client::new(&sink.connection)?;
     let load = inspect::load(plan, sink, partitions);
-    let looked = tokio.block_on(table::inspect(&client, &sink.connection.database, &sink.table, load));
-    let report = looked.map_err(|failure| failure.into_error("looking at the table"))?;
+    let looked = table::inspect(&client, &sink.connection.database, &sink.table, load, mapping::inserted(sink));
+    let report = tokio.block_on(looked).map_err(|failure| failure.into_error("looking at the table"))?;
     let TableReport { server, schema: Some(schema), .. } = report else {
         let message = format!("table {} does not exist yet", full_name(&sink.connection.database, &sink.table));
         return Err(Error::stop("no_table", message));

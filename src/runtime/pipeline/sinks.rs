@@ -78,7 +78,8 @@ fn connect_letters(plan: &PipelinePlan, process: &Process, load: Load) -> Result
         DeadLettersPlan::ClickHouse { connection, table, .. } => {
             let client = Arc::new(Client::new(connection)?);
             let load = Load { servers: connection.urls.len(), ..load };
-            let report = process.tokio.block_on(table::inspect(&client, &connection.database, table, load));
+            let looked = table::inspect(&client, &connection.database, table, load, dead_letter::inserted);
+            let report = process.tokio.block_on(looked);
             let report = report.map_err(|failure| failure.into_error("looking at the table of dead letters"))?;
             let (server, schema) = usable(report)?;
             let SinkPlan::ClickHouse(sink) = &plan.sink;
