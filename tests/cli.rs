@@ -137,6 +137,13 @@ fn explain_says_what_is_read_kept_written_and_promised() {
 }
 
 #[test]
+fn explain_says_what_meets_in_a_join_and_what_its_right_side_does() {
+    let outcome = run(&["explain", "--config", "explain_join.yaml"]);
+    assert_eq!((outcome.code, outcome.err.as_str()), (0, ""));
+    insta::assert_snapshot!("explain_join", outcome.out);
+}
+
+#[test]
 fn a_taken_port_touches_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
