@@ -340,6 +340,11 @@ impl PipelineStats {
         self.rare().last_error = Some(message);
     }
 
+    /// What went wrong is mended.
+    pub fn forget_error(&self) {
+        self.rare().last_error = None;
+    }
+
     pub fn dead_letter(&self, step: &str, reason: &'static str, count: u64) {
         *self.rare().dead_letters.entry((step.to_owned(), reason)).or_default() += count;
     }
@@ -359,6 +364,11 @@ impl PipelineStats {
 
     pub fn forget_task(&self, partition: i32) {
         self.rare().tasks.remove(&partition);
+    }
+
+    /// Of a run that is over.
+    pub fn forget_tasks(&self) {
+        self.rare().tasks.clear();
     }
 
     /// How the keys of a topic came to their partitions.
@@ -548,9 +558,10 @@ impl PipelineStats {
             let rows: u64 = joins.clone().map(|join| join.rows).sum();
             let labels = [("pipeline", pipeline()), ("step", step.name.clone())];
             metrics::gauge!("weir_join_waiting_rows", &labels).set(rows as f64);
-            if let Some(oldest_ms) = joins.filter_map(|join| join.oldest_ms).min() {
-                metrics::gauge!("weir_join_oldest_waiting_timestamp_seconds", &labels).set(oldest_ms as f64 / 1000.0);
-            }
+            // A recorder forgets nothing: where nobody waits any more, that has to be said.
+            let oldest_ms = joins.filter_map(|join| join.oldest_ms).min();
+            let oldest_seconds = oldest_ms.map_or(f64::NAN, |ms| ms as f64 / 1000.0);
+            metrics::gauge!("weir_join_oldest_waiting_timestamp_seconds", &labels).set(oldest_seconds);
         }
         for (topic, partitioner) in &rare.partitioners {
             let labels =

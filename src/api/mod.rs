@@ -15,13 +15,14 @@ use crate::config::plan::HttpPlan;
 use crate::metrics::{PipelineState, PipelineStats};
 use crate::runtime::desk::Desk;
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::ListenerExt;
 use door::Door;
+use guard::MayProbe;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use problem::Problem;
 use serde_json::Value;
@@ -63,7 +64,7 @@ pub async fn serve(listener: tokio::net::TcpListener, watched: Watched) -> std::
     let prometheus = watched.prometheus.clone();
     let calls = letters::routes().merge(outbox::routes()).merge(ledger::routes());
     let app = Router::new()
-        .route("/healthz", get(|| async { "alive\n" }))
+        .route("/healthz", get(async |_: MayProbe| "alive\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(scrape))
         .merge(calls.layer(map_response(problem::told_as_one)))
@@ -87,7 +88,7 @@ pub async fn serve(listener: tokio::net::TcpListener, watched: Watched) -> std::
 }
 
 /// Ready: every pipeline is assigned and none restores.
-async fn ready(State(watched): State<Watched>) -> impl IntoResponse {
+async fn ready(MayProbe(watched): MayProbe) -> impl IntoResponse {
     let not_ready: Vec<String> = watched
         .pipelines
         .iter()
@@ -103,7 +104,7 @@ async fn ready(State(watched): State<Watched>) -> impl IntoResponse {
     }
 }
 
-async fn scrape(State(watched): State<Watched>) -> impl IntoResponse {
+async fn scrape(MayProbe(watched): MayProbe) -> impl IntoResponse {
     watched.pipelines.iter().for_each(|stats| stats.publish());
     (watched.publish)();
     ([("content-type", "text/plain; version=0.0.4; charset=utf-8")], watched.prometheus.render())
@@ -141,6 +142,7 @@ fn describe() {
             "weir_rows_late_total",
             "Rows that came too late to be judged by a step, or to meet all their partners in a join",
         ),
+        ("weir_join_rows_total", "Pairs of a join, rows it sent alone, rows it dropped"),
         ("weir_dead_letters_total", "Records that could not be processed"),
         ("weir_blocks_sealed_total", "Blocks sealed, by what ended the batch"),
         ("weir_blocks_acknowledged_total", "Blocks acknowledged by their table"),
@@ -158,7 +160,6 @@ fn describe() {
         ("weir_outbox_bytes", "Bytes of blocks stored and not yet acknowledged"),
         ("weir_state_bytes", "Bytes of state on disk, by column family"),
         ("weir_state_keys_estimate", "Keys in the state of a step, about"),
-        ("weir_join_rows_total", "Pairs of a join, rows it sent alone, rows it dropped"),
         ("weir_topic_partitioner_info", "How the keys of a topic of a join came to their partitions: 1"),
         ("weir_scattered_keys", "1 once the same key of a dedup step has come through two partitions (by a sample)"),
         ("weir_join_doubts", "What speaks against the way the topics of a join lie: 1"),

@@ -50,7 +50,7 @@ pub fn pipeline_object(stats: &PipelineStats, seconds: f64) -> Value {
             "insert_seconds": quantiles(&stats.inserts),
         },
         "lag": { "records": stats.lag_records(), "partitions": lags(stats) },
-        "watermark": watermark.map(|ms| crate::codec::time::Moment::from_ms(ms).to_rfc3339()),
+        "watermark": watermark.map(|ms| crate::codec::time::Moment::from_ms(ms).to_rfc3339_ms()),
         "latency_seconds": quantiles(&stats.latency),
         "processing_seconds": quantiles(&stats.processing),
         "state_bytes": stats.state_bytes(),
@@ -87,7 +87,7 @@ fn join_object(stats: &PipelineStats, place: usize, step: &StepStats) -> Option<
         "unmatched": step.unmatched.load(Relaxed),
         "dropped": step.dropped.load(Relaxed),
         "waiting": waiting,
-        "oldest_waiting": oldest_ms.map(|ms| crate::codec::time::Moment::from_ms(ms).to_rfc3339()),
+        "oldest_waiting": oldest_ms.map(|ms| crate::codec::time::Moment::from_ms(ms).to_rfc3339_ms()),
         "doubts": stats.join_doubts(place),
         "join_rate": if decided > 0 { matched as f64 / decided as f64 } else { 0.0 },
     }))

@@ -101,15 +101,23 @@ impl Moment {
 
     /// RFC 3339 in UTC, with as many digits of the fraction as there are (in threes).
     pub fn to_rfc3339(self) -> String {
+        match self.nanos {
+            0 => self.rfc3339_with(""),
+            nanos if nanos % 1_000_000 == 0 => self.to_rfc3339_ms(),
+            nanos if nanos % 1000 == 0 => self.rfc3339_with(&format!(".{:06}", nanos / 1000)),
+            nanos => self.rfc3339_with(&format!(".{nanos:09}")),
+        }
+    }
+
+    /// RFC 3339 in UTC with milliseconds, also where there are none; what is finer is cut.
+    pub fn to_rfc3339_ms(self) -> String {
+        self.rfc3339_with(&format!(".{:03}", self.nanos / 1_000_000))
+    }
+
+    fn rfc3339_with(self, fraction: &str) -> String {
         let (year, month, day) = civil(self.seconds.div_euclid(86_400));
         let of_day = self.seconds.rem_euclid(86_400);
         let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-        let fraction = match self.nanos {
-            0 => String::new(),
-            nanos if nanos % 1_000_000 == 0 => format!(".{:03}", nanos / 1_000_000),
-            nanos if nanos % 1000 == 0 => format!(".{:06}", nanos / 1000),
-            nanos => format!(".{nanos:09}"),
-        };
         format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
     }
 }

@@ -15,7 +15,7 @@ use super::plan::{HttpPlan, HttpWrites, PipelinePlan, Plan, RuntimePlan, StatePl
 use super::read::At;
 use super::spec::connection::{ClickHouseSpec, KafkaSpec};
 use super::spec::{FileSpec, HttpSpec, RuntimeSpec, StateSpec};
-use crate::error::Finding;
+use crate::error::{Finding, Place, Severity};
 
 /// The plan of a document; `None` inside where an error keeps a part of it from being meant.
 pub fn plan(spec: &FileSpec, machine: &Machine, findings: &mut Vec<Finding>) -> Option<Plan> {
@@ -28,11 +28,7 @@ pub fn plan(spec: &FileSpec, machine: &Machine, findings: &mut Vec<Finding>) -> 
     check.names_differ(spec);
     check.groups_differ(spec);
     check.local_letters(spec);
-    if spec.pipelines.is_empty() {
-        let at = At { value: (), at: crate::error::Place { line: 1, column: 1, len: 1 }, path: "pipelines".into() };
-        let finding = at.error("no_pipelines", "the file has no pipeline").as_note();
-        check.say(finding.with_help("pipelines can be created over HTTP"));
-    }
+    check.has_something_to_run(spec);
     Some(Plan { state, http, runtime, pipelines })
 }
 
@@ -61,10 +57,24 @@ impl Check<'_> {
             );
         }
         if let (HttpWrites::Anyone, Some(at)) = (writes, &spec.writes) {
-            self.say(at.error("open_to_all", "whoever reaches the port may change and delete pipelines").as_warning());
+            self.say(
+                at.error("open_to_all", "whoever reaches the port may delete dead letters and discard blocks")
+                    .as_warning(),
+            );
         }
         let token = spec.token.clone();
         HttpPlan { listen, token, hosts: spec.hosts.iter().map(|host| host.value.clone()).collect(), writes }
+    }
+
+    /// A document that is wrong elsewhere may only seem to have no pipeline: `pipeline:` is a misspelling.
+    fn has_something_to_run(&mut self, spec: &FileSpec) {
+        let is_wrong = self.findings.iter().any(|finding| finding.severity == Severity::Error);
+        if is_wrong || !spec.pipelines.is_empty() {
+            return;
+        }
+        let at = At { value: (), at: Place { line: 1, column: 1, len: 1 }, path: "pipelines".into() };
+        let finding = at.error("no_pipelines", "no pipelines: there is nothing to run");
+        self.say(finding.with_help("such as `pipelines: [ { name: orders, source: …, sink: … } ]`"));
     }
 
     fn names_differ(&mut self, spec: &FileSpec) {

@@ -5,6 +5,7 @@
 //! made again for every task.
 
 mod join;
+mod races;
 mod sides;
 
 use crate::codec::decode::{Decoder, TimeField, TimeSpec};
@@ -28,6 +29,7 @@ use crate::step::select::Select;
 use crate::types::TaskNo;
 pub use join::JoinPart;
 use join::{CompiledJoin, rules};
+pub use races::{Race, races};
 pub use sides::{InputRoles, roles};
 use std::sync::Arc;
 
@@ -140,7 +142,7 @@ impl Blueprint {
 }
 
 /// The joins of a pipeline, in the order of the steps.
-pub(super) fn joins_of(plan: &PipelinePlan) -> impl Iterator<Item = &JoinPlan> {
+pub fn joins_of(plan: &PipelinePlan) -> impl Iterator<Item = &JoinPlan> {
     joins_with_places(plan).map(|(_, join)| join)
 }
 

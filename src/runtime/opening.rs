@@ -86,6 +86,11 @@ pub struct Opened {
     log_ends: Vec<i64>,
 }
 
+/// How much each table of the state takes now.
+pub fn show_state_bytes(store: &dyn StateStore, stats: &PipelineStats) {
+    Table::ALL.into_iter().for_each(|table| stats.set_state_bytes(table.name(), store.table_bytes(table)));
+}
+
 impl Opening {
     pub fn new(
         settings: OpeningSettings,
@@ -179,9 +184,7 @@ impl Opening {
         {
             tracing::warn!(pipeline = self.settings.name, "cannot delete the state of partitions that left: {error}");
         }
-        for table in Table::ALL {
-            self.stats.set_state_bytes(table.name(), self.store.table_bytes(table));
-        }
+        show_state_bytes(&*self.store, &self.stats);
     }
 
     /// The topics as they are now: no more partitions than before.

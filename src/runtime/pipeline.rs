@@ -18,7 +18,7 @@ use crate::runtime::copartition;
 use crate::runtime::desk::Desk;
 use crate::runtime::engine::Process;
 use crate::runtime::memory::{self, PipelineMemory};
-use crate::runtime::opening::{Opening, OpeningSettings, need_equal_counts};
+use crate::runtime::opening::{Opening, OpeningSettings, need_equal_counts, show_state_bytes};
 use crate::runtime::recovery::Policy;
 use crate::runtime::task::{FromTask, TaskId, TaskSettings};
 use crate::runtime::worker::{PipelineContext, ToWorker};
@@ -85,6 +85,7 @@ pub fn run(
                     return Err(twin(&plan, &stats, &error));
                 }
                 tracing::warn!(pipeline = plan.name, code = error.code, "{error}; starting anew, as after a crash");
+                stats.failed_with(error.message);
                 stats.set_state(PipelineState::Starting);
                 std::thread::sleep(CONNECT_AGAIN);
             }
@@ -139,8 +140,13 @@ fn run_once(
     desk: &Desk,
     stop: &Stop,
 ) -> Result<()> {
-    let Some(store) = until_reached(stop, plan, || open_store(plan, state, process, stats))? else { return Ok(()) };
+    // Partitions of the run before may be somebody else's by now: none of them lags or restores any more.
+    stats.forget_tasks();
+    let Some(store) = until_reached(stop, plan, stats, || open_store(plan, state, process, stats))? else {
+        return Ok(());
+    };
     let store = Arc::new(store);
+    show_state_bytes(&*store, stats);
     ledger::clear_retired(&*store)?;
     let identity = ledger::identity(&*store, &plan.name, random_bytes::<32>)?;
     if identity.pipeline != plan.name {
@@ -165,7 +171,7 @@ fn run_once(
         })
     };
     // How many partitions there are decides how much each may hold, so the question comes first.
-    let first = until_reached(stop, plan, || {
+    let first = until_reached(stop, plan, stats, || {
         let mut asking = open_group(1 << 20)?;
         let mut infos = asking.topics()?;
         need_equal_counts(&infos).map_err(|error| match error.code.as_str() {
@@ -178,7 +184,7 @@ fn run_once(
     let Some(first) = first else { return Ok(()) };
     let partitions = first.partitions;
     if has_grown_meanwhile(plan, &*store, &first)? {
-        outlive_former_session(plan, process, stop);
+        outlive_former_session(plan, process, stats, stop);
     }
     let memory = memory::divide(
         process.memory_limit_bytes,
@@ -191,7 +197,9 @@ fn run_once(
     )?;
     tracing::info!(pipeline = plan.name, "memory: {memory}");
     look_at_joins(plan, partitions, process, stats);
-    let Some(sink) = until_reached(stop, plan, || connect_sink(plan, process, partitions))? else { return Ok(()) };
+    let Some(sink) = until_reached(stop, plan, stats, || connect_sink(plan, process, partitions))? else {
+        return Ok(());
+    };
     let letters = Arc::new(Letters::open(store.clone(), local_letters_max(plan))?);
     desk.open(&store, &letters, way_to_tasks(place, &process.workers));
     let blueprint =
@@ -211,7 +219,7 @@ fn run_once(
     let mut group = open_group(memory.task.queue_bytes)?;
     let ends = match process.options.until_end {
         true => {
-            let noted = until_reached(stop, plan, || note_ends(&mut group, topics.len(), partitions))?;
+            let noted = until_reached(stop, plan, stats, || note_ends(&mut group, topics.len(), partitions))?;
             let Some(noted) = noted else { return Ok(()) };
             Some(noted)
         }
@@ -240,7 +248,9 @@ fn run_once(
     );
     let mut coordinator = Coordinator::new(Box::new(group), opening, stats.clone(), GroupTimes { session_timeout_ms });
     coordinator.join()?;
-    coordinate(place, coordinator, messages, process, stop)
+    let ended = coordinate(place, coordinator, messages, process, stop);
+    show_state_bytes(&*context.store, stats);
+    ended
 }
 
 /// Whether the first topic has partitions that nobody had when a task of this directory last began, and that are to
@@ -255,18 +265,17 @@ fn has_grown_meanwhile(plan: &PipelinePlan, store: &dyn StateStore, first: &Topi
 
 /// Waits until the group has given up the member that we were. One that comes back in time is handed its old
 /// assignment without a look at the topic, and new partitions would be nobody's until the next rebalance.
-fn outlive_former_session(plan: &PipelinePlan, process: &Process, stop: &Stop) {
+fn outlive_former_session(plan: &PipelinePlan, process: &Process, stats: &PipelineStats, stop: &Stop) {
     let wait_ms = session_timeout_ms(&plan.kafka) + CONNECT_AGAIN.as_millis() as u64;
-    tracing::warn!(
-        pipeline = plan.name,
-        wait_ms,
-        "the topic has got partitions while we were away: waiting for our former session to end, so that the group \
-         shares them out"
-    );
+    let why = "the topic has got partitions while we were away: waiting for our former session to end, so that the \
+               group shares them out";
+    tracing::warn!(pipeline = plan.name, wait_ms, "{why}");
+    stats.failed_with(why.to_owned());
     let until_ms = process.clock.boot_ms() + wait_ms;
     while process.clock.boot_ms() < until_ms && !stop.load(Relaxed) {
         std::thread::sleep(POLL_WAIT);
     }
+    stats.forget_error();
 }
 
 /// The coordinator's loop.
@@ -296,12 +305,24 @@ fn coordinate(
 }
 
 /// Tries until what is asked for is reached; `None` when the process is to end.
-fn until_reached<T>(stop: &Stop, plan: &PipelinePlan, mut ask: impl FnMut() -> Result<T>) -> Result<Option<T>> {
+fn until_reached<T>(
+    stop: &Stop,
+    plan: &PipelinePlan,
+    stats: &PipelineStats,
+    mut ask: impl FnMut() -> Result<T>,
+) -> Result<Option<T>> {
     let mut told = false;
     while !stop.load(Relaxed) {
         match ask() {
-            Ok(answer) => return Ok(Some(answer)),
+            Ok(answer) => {
+                if told {
+                    stats.forget_error();
+                }
+                return Ok(Some(answer));
+            }
             Err(error) if error.kind == Kind::Retry => {
+                // Whoever asks whether we are ready is told why not.
+                stats.failed_with(error.message.clone());
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!(pipeline = plan.name, code = error.code, "{error}; trying again");
                 }
@@ -426,3 +447,6 @@ fn random_bytes<const N: usize>() -> [u8; N] {
     getrandom::fill(&mut bytes).expect("the system gives random bytes");
     bytes
 }
+
+#[cfg(test)]
+mod tests;

@@ -141,10 +141,18 @@ fn engines_that_cannot_drop_a_repeated_block_are_refused_by_name() {
     stage.sql("CREATE TABLE $.nothing (a Int64) ENGINE = Null");
     stage.sql("CREATE TABLE $.remembered (a Int64) ENGINE = Memory");
     stage.sql("CREATE TABLE $.buffered AS $.remembered ENGINE = Buffer($, remembered, 1, 10, 100, 10, 100, 10, 100)");
+    // The engine has no cluster, and without one such a table can only be attached.
+    let uuid = "61f0c404-5cb3-11e7-907b-a6006ad3dba0";
+    stage.sql(&format!("ATTACH TABLE $.spread UUID '{uuid}' (a Int64) ENGINE = Distributed('all', '$', 'remembered')"));
+    stage.sql("CREATE VIEW $.viewed AS SELECT a FROM $.remembered");
+    stage.sql("CREATE MATERIALIZED VIEW $.made ENGINE = MergeTree ORDER BY a AS SELECT a FROM $.remembered");
     for (table, wanted) in [
         ("nothing", "has engine Null"),
         ("remembered", "has engine Memory"),
         ("buffered", "it loses the tokens of blocks"),
+        ("spread", "it hands blocks on without their tokens"),
+        ("viewed", "is a View: insert into its table"),
+        ("made", "is a MaterializedView: insert into its table"),
     ] {
         stage.sink = format!("table: {table}");
         says(&stage, &[wanted]);

@@ -34,6 +34,7 @@ fn judged(stage: &Stage) {
     assert_eq!((ids(&first), first.json()["next"].as_str()), (vec!["0-0".to_owned()], Some("0-1")));
     assert_eq!(ids(&list(stage, &["--cursor", "0-1"])), ["0-1"]);
     assert_eq!(ids(&list(stage, &["--step", "sink"])), ["0-1"]);
+    assert_eq!(ids(&list(stage, &["--step", "source"])), ["0-0"]);
     assert_eq!(ids(&list(stage, &["--to", "2020-01-01T00:00:00Z"])), Vec::<String>::new());
     let shown = stage.weir(&["dead-letters", "show", "0-1"]);
     assert!(shown.out.contains(r#"value      {"id":300}"#) && shown.out.contains("UInt8"), "{}", shown.out);

@@ -4,6 +4,7 @@
 mod checks;
 mod letters;
 mod stage;
+mod starts;
 #[path = "../support/mod.rs"]
 mod support;
 mod tables;

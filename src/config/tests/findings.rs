@@ -1,6 +1,7 @@
 //! Every finding: its code, its place in the text, and the words that matter.
 
 use super::*;
+use crate::config::plan::SinkPlan;
 use crate::error::Severity;
 
 /// The document gives exactly one error or warning: of that code, with its caret under `under`, and with `part` in
@@ -50,7 +51,8 @@ fn state_http_and_runtime() {
     says("http: { listen: 'h:99999' }", "bad_address", "'h:99999'", "an address and a port");
     says("http: { writes: everyone }", "unknown_word", "everyone", "`anyone` or `nobody`");
     says("http: { writes: token }", "missing_field", "token", "`writes: token` needs `token`");
-    says("http: { writes: anyone }", "open_to_all", "anyone", "delete pipelines");
+    let open = format!("http: {{ writes: anyone }}\n{}", with_source(SOURCE));
+    says(&open, "open_to_all", "anyone", "discard blocks");
     says("http: { token: hunter2, hosts: [5] }", "wrong_type", "5", "`hosts` takes text");
     says("http: { token: [hunter2] }", "wrong_type", "[", "this is a list");
     says("http: { token: 123 }", "wrong_type", "123", "takes text, this is a number");
@@ -319,6 +321,11 @@ fn the_sink() {
     }
     let nowhere = "kafka: { brokers: k }\npipelines: [{ name: p, source: { kafka: { topic: t } }, sink: { clickhouse: { table: t } } }]";
     says(nowhere, "missing_field", "clickhouse", "`url` is missing");
+    let key = "url: https://c, table: t, tls: { cert: c.pem, key: k.pem, key_password: hunter2 }";
+    says(&with_sink(key), "encrypted_key", "hunter2", "openssl pkey -in key.pem");
+    let unset = plan(&with_sink(&key.replace("hunter2", "'${UNSET:-}'")));
+    let SinkPlan::ClickHouse(sink) = &unset.pipelines[0].sink;
+    assert_eq!(sink.connection.tls.key_password, None, "an empty one opens nothing");
     says(&with_sink("table: t, tls: { ca: a.pem }"), "unused", "tls", "reached by `https://`");
     says(&with_sink("table: t, auth: digest"), "unknown_word", "digest", "`basic` or `headers`");
     says(&with_sink("table: t, batch: { rows: 0 }"), "out_of_range", "0", "1 to 10000000");
@@ -405,5 +412,14 @@ fn notes_keep_nothing_from_starting() {
     assert!(plan.is_some());
     let codes: Vec<&str> = findings.iter().map(|finding| finding.code).collect();
     assert_eq!(codes, ["local_dead_letters", "race_between_topics"]);
-    assert_eq!(parse("version: 1").1[0].code, "no_pipelines");
+}
+
+#[test]
+fn a_document_without_a_pipeline_has_nothing_to_run() {
+    for nothing in ["version: 1", "pipelines: []", "pipelines:", "pipelines: null\nruntime: { workers: 1 }"] {
+        let (plan, findings) = parse(nothing);
+        assert!(plan.is_none(), "{nothing}");
+        let said: Vec<_> = findings.iter().map(|finding| (finding.code, finding.message.as_str())).collect();
+        assert_eq!(said, [("no_pipelines", "no pipelines: there is nothing to run")], "{nothing}");
+    }
 }

@@ -9,6 +9,7 @@ use crate::error::{Error, Result, Severity};
 use crate::runtime::compile::{self, MakeBuilder};
 use crate::runtime::delivery::{AnySink, PipelineSinks};
 use crate::runtime::engine::Process;
+use crate::runtime::inspect;
 use crate::runtime::letters::LetterBlocks;
 use crate::runtime::prepare::Preparing;
 use crate::sink::Block;
@@ -35,12 +36,7 @@ pub(super) struct ConnectedSink {
 pub(super) fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i32) -> Result<ConnectedSink> {
     let SinkPlan::ClickHouse(sink) = &plan.sink;
     let client = Arc::new(Client::new(&sink.connection)?);
-    let load = Load {
-        delivery: plan.delivery,
-        servers: sink.connection.urls.len(),
-        tasks: partitions as u64,
-        batch_interval_ms: sink.batch.interval_ms,
-    };
+    let load = inspect::load(plan, sink, partitions);
     let database = &sink.connection.database;
     let describe_by_broker = process.options.describe_by_broker;
     let preparing = Preparing { plan, client: &client, tokio: &process.tokio, load, describe_by_broker };
@@ -87,7 +83,9 @@ fn connect_letters(plan: &PipelinePlan, process: &Process, load: Load) -> Result
         }
         DeadLettersPlan::ClickHouse { connection, table, .. } => {
             let client = Arc::new(Client::new(connection)?);
-            let report = process.tokio.block_on(table::inspect(&client, &connection.database, table, load));
+            let load = Load { servers: connection.urls.len(), ..load };
+            let looked = table::inspect(&client, &connection.database, table, load, dead_letter::inserted);
+            let report = process.tokio.block_on(looked);
             let report = report.map_err(|failure| failure.into_error("looking at the table of dead letters"))?;
             let (server, schema) = usable(report)?;
             let SinkPlan::ClickHouse(sink) = &plan.sink;
