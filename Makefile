@@ -20,6 +20,7 @@ demo: build ## a stream with duplicates arrives clean in ClickHouse; SCENARIO=tr
 test: parts lint docs rules deny ## everything that CI checks
 	cargo test --release --lib --bins --tests
 	cargo test --release --doc
+	@cat "$(CARGO_TARGET_DIR)/tmp/restarts"
 	@echo "make test: all of it passed"
 
 bench: parts ## throughput against the real Kafka; a table, and JSON in target/bench

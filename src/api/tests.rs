@@ -235,7 +235,10 @@ fn the_object_of_a_pipeline_has_these_fields() {
         "records": { "read": "integer", "bytes": "integer", "per_second": "number", "tombstones": "integer" },
         "rows": { "written": "integer", "per_second": "number", "filtered": "integer", "late": "integer" },
         "dedup": [
-            { "step": "text", "passed": "integer", "duplicates": "integer", "duplicate_share": "number" }
+            {
+                "step": "text", "passed": "integer", "duplicates": "integer", "duplicate_share": "number",
+                "doubts": []
+            }
         ],
         "joins": [{
             "step": "text", "matched": "integer", "unmatched": "integer", "dropped": "integer", "waiting": "integer",

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 pub const SESSION_TIMEOUT_MS: u64 = 6_000;
 
 /// The columns of every table here; what a test adds comes behind.
-pub const COLUMNS: &str = "id String, seq UInt64, ts Int64, _partition Int32, _offset Int64";
+pub const COLUMNS: &str = "id String, seq UInt64, ts Int64, text String, _partition Int32, _offset Int64";
 
 pub struct Stage {
     /// Of the topic, the database, the pipeline; the group is `weir-<name>`.
