@@ -154,7 +154,7 @@ impl Compiler<'_> {
         let value = match node.value(nothing, &mut Vec::new()) {
             Ok(value) => value.into_static(),
             Err(fail) => {
-                let Fail { message, start, len } = *fail;
+                let Fail { message, start, len, .. } = *fail;
                 return Err(ExprError { message, start, len });
             }
         };

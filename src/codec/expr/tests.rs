@@ -66,6 +66,46 @@ fn numbers_compare_by_value_across_int_uint_and_double() {
 }
 
 #[test]
+fn digits_behind_a_point_count_beyond_the_doubles() {
+    for (number, equal) in [
+        ("9007199254740993.0", "9007199254740993"),
+        ("9007199254740993e0", "9007199254740993"),
+        ("1.8446744073709551615e19", "18446744073709551615u"),
+        ("123456789012345e5", "12345678901234500000u"),
+        ("1.00000000000000000", "1"),
+    ] {
+        let payload = format!("{{\"x\":{number}}}");
+        gives(&format!("x == {equal} && x in [0, {equal}] && x <= {equal}"), &payload, "true");
+        gives(&format!("x + 0.0 == {equal} + 0.0"), &payload, "true");
+    }
+    gives("x == 9007199254740992 || x == 9007199254740994", r#"{"x":9007199254740993.0}"#, "false");
+    gives("x > 1", r#"{"x":1.00000000000000000001}"#, "true");
+    gives("x == y", r#"{"x":9007199254740993.0,"y":9007199254740992.0}"#, "false");
+    gives("x == y", r#"{"x":9007199254740993.0,"y":9007199254740993}"#, "true");
+    gives("x == 0.30000000000000004", r#"{"x":0.30000000000000004}"#, "true");
+    gives("x == 9007199254740993.0", r#"{"x":9007199254740993.0}"#, "true");
+    gives("int(x)", r#"{"x":9007199254740993.9}"#, "9007199254740993");
+    gives("int(x)", r#"{"x":-9007199254740993.9}"#, "-9007199254740993");
+    gives("uint(x)", r#"{"x":18446744073709551615.0}"#, "18446744073709551615");
+    gives("-x", r#"{"x":1.50000000000000000}"#, "-1.5");
+    gives("x / 2", r#"{"x":5.00000000000000000}"#, "2.5");
+    gives("true ? x : 1", r#"{"x":0.123456789012345678901}"#, "0.123456789012345678901");
+    gives("timestamp(x)", r#"{"x":1700000000.123456789}"#, "\"2023-11-14T22:13:20.123456789Z\"");
+}
+
+#[test]
+fn a_member_that_is_null_is_the_same_as_none() {
+    let payload = r#"{"m":{"a":1,"b":null},"n":{"a":1}}"#;
+    gives("m == n && n == m && m == {'a': 1} && m == {'a': 1, 'c': null}", payload, "true");
+    gives("[m] == [n] && m in [n] && {'x': m} == {'x': n}", payload, "true");
+    gives("size(m) == size(n) && size({'a': null}) == 0", payload, "true");
+    gives("'b' in m || 'b' in {'b': null} || has(m.b)", payload, "false");
+    gives("m.map(k, k)", payload, "[\"a\"]");
+    gives("[null] == [] || [1, null] == [null, 1]", payload, "false");
+    gives("{'a': null}", payload, "{\"a\":null}");
+}
+
+#[test]
 fn text_is_text_until_it_is_converted() {
     gives("price == 1", r#"{"price":"1"}"#, "false");
     gives("double(price) > 1.0", r#"{"price":"1.5"}"#, "true");
