@@ -233,6 +233,36 @@ fn what_can_be_known_before_is_said_before() {
 }
 
 #[test]
+fn virtual_fields_that_are_misspelt_or_looked_into_are_refused() {
+    refused("_Key == 'a'", "`_Key` is no virtual field: did you mean `_key`?");
+    refused("x > 1 && _header.trace == 'a'", "did you mean `_headers.trace`?");
+    refused("_headers == null", "a header is written `_headers.name`");
+    refused("_headers['a' + x] == 'b'", "known before");
+    refused("_headers[''] == 'b'", "a header is written `_headers.name`");
+    refused("'a' in _headers", "a header is written `_headers.name`");
+    refused("_key.id == 1", "`_key` has no fields");
+    refused("_Headers['a'] == 'b'", "a header is written `_headers.name`");
+    gives("[1].exists(_headers, _headers == 1)", "{}", "true");
+}
+
+#[test]
+fn a_header_is_reached_by_point_or_index() {
+    let mut scope = Scope::new();
+    let index = Expr::compile("_headers[\"content-type\"] == 'a'", &mut scope).unwrap();
+    let point = Expr::compile("_headers.`content-type` == 'a'", &mut scope).unwrap();
+    let slot = scope.resolve("_headers.content-type").unwrap();
+    let layout = scope.finish();
+    assert_eq!((layout.virtuals.len(), layout.paths.len()), (1, 0));
+    let mut rows = Rows::default();
+    rows.clear(layout.width);
+    rows.fields.resize(layout.width, Field::ABSENT);
+    rows.meta.push(Default::default());
+    let header = rows.append(Kind::Text, b"a");
+    rows.set(0, slot, header);
+    assert_eq!((index.holds(&rows, 0), point.holds(&rows, 0)), (Ok(true), Ok(true)));
+}
+
+#[test]
 fn an_expression_of_very_many_operators_is_refused_with_the_way_out() {
     let many = vec!["x == 1"; 400].join(" || ");
     let error = Expr::compile(&many, &mut Scope::new()).map(|_| ()).unwrap_err();

@@ -219,7 +219,7 @@ fn the_source_and_its_times() {
         ("$.a", "without `$.`"),
         ("_headers", "_headers.name"),
         ("''", "user.name"),
-        ("_Key", "`_key`"),
+        ("'`a'", "around a path"),
     ] {
         says(&source(&format!("time: {{ field: {path} }}")), "bad_path", path, part);
     }
