@@ -280,8 +280,11 @@ impl Words<'_> {
             (Keep::First, Late::Pass) => "; one too late to be judged passes, counted",
             (Keep::First, Late::Drop) => "; one too late to be judged is dropped, counted",
             (Keep::First, Late::DeadLetter) => "; one too late to be judged is a dead letter",
-            _ => "",
+            (_, Late::Pass) => "; one too late, of a key that is not remembered, passes, counted",
+            (_, Late::Drop) => "; one too late, of a key that is not remembered, is dropped, counted",
+            (_, Late::DeadLetter) => "; one too late, of a key that is not remembered, is a dead letter",
         };
+        let late = if dedup.window_ms.is_none() { "" } else { late };
         self.line(format!("   a row without a key {missing}{late}"));
         let key_bytes = if matches!(dedup.keep, Keep::Changes(_)) { CHANGES_KEY_BYTES } else { KEY_BYTES };
         let rate = self.seen.topics.as_ref().and_then(|topics| topics.records_per_second);

@@ -27,16 +27,25 @@ pub struct SelectError {
 }
 
 impl Select {
-    /// Reads the fields (name and expression) at this place of the pipeline and closes the scope to their names.
+    /// Reads the fields (name and expression) at this place of the pipeline and closes the scope to their names, also
+    /// where some of them are wrong: what stands behind is judged all the same.
     pub fn compile<'t>(
         fields: impl IntoIterator<Item = (&'t str, &'t str)>,
         scope: &mut Scope,
-    ) -> Result<Select, SelectError> {
+    ) -> Result<Select, Vec<SelectError>> {
         let mut plain = Vec::new();
         let mut computed = Vec::new();
         let mut selected = Vec::new();
+        let mut wrong = Vec::new();
         for (field, (name, text)) in fields.into_iter().enumerate() {
-            let expr = Expr::compile(text, scope).map_err(|error| SelectError { field, error })?;
+            let expr = match Expr::compile(text, scope) {
+                Ok(expr) => expr,
+                Err(error) => {
+                    wrong.push(SelectError { field, error });
+                    selected.push((name.to_owned(), Selected::Computed(scope.computed())));
+                    continue;
+                }
+            };
             match expr.path() {
                 Some(path) => {
                     plain.push(scope.resolve(path).expect("the expression has just resolved it"));
@@ -50,7 +59,10 @@ impl Select {
             }
         }
         let derivations = scope.close(selected).expect("every selected path was resolved");
-        Ok(Select { plain, computed, derivations, derive: None, scratch: Vec::new() })
+        match wrong.is_empty() {
+            true => Ok(Select { plain, computed, derivations, derive: None, scratch: Vec::new() }),
+            false => Err(wrong),
+        }
     }
 
     /// Writes the fields of every row in `alive`. Rows that fail are named in `bad` and are out. Filters nothing,
@@ -178,9 +190,12 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_expression_names_its_field() {
-        let error = Select::compile([("a", "x"), ("b", "nothing(x)")], &mut Scope::new()).map(|_| ()).unwrap_err();
-        assert_eq!(error.field, 1);
+    fn every_wrong_expression_names_its_field_and_its_name_is_known_behind_it() {
+        let mut scope = Scope::new();
+        let fields = [("a", "x >"), ("b", "nothing(x)"), ("c", "x")];
+        let wrong = Select::compile(fields, &mut scope).map(|_| ()).unwrap_err();
+        assert_eq!(wrong.iter().map(|error| error.field).collect::<Vec<_>>(), [0, 1]);
+        assert!(Filter::compile("a > 1 && b == c", &mut scope).is_ok());
     }
 
     #[test]

@@ -2,7 +2,6 @@
 //! (the table of steps says so with `later`).
 
 use super::pipeline::{SOURCE_FIELDS, SourceSpec};
-use super::read_list;
 use super::step::{KEY_SHAPE, STEP, StepSpec, read_key};
 use crate::config::grammar::{Field, Object, Shape, Words, names};
 use crate::config::plan::{JoinLate, KeyPlan};
@@ -157,7 +156,7 @@ impl WithSpec {
         let fields = value.fields(&WITH)?;
         Some(WithSpec {
             source: SourceSpec::from_fields(&fields),
-            steps: read_list(&fields, "steps", StepSpec::read),
+            steps: StepSpec::read_list(&fields, "steps"),
             retain_ms: fields.duration_or_forever("retain"),
             bootstrap: fields.bool("bootstrap"),
         })
