@@ -11,25 +11,27 @@ mod step;
 
 use super::defaults;
 use super::machine::Machine;
-use super::plan::{HttpPlan, HttpWrites, PipelinePlan, Plan, RuntimePlan, StatePlan};
+use super::plan::{Draft, HttpPlan, HttpWrites, PipelinePlan, Plan, RuntimePlan, StatePlan};
 use super::read::At;
 use super::spec::connection::{ClickHouseSpec, KafkaSpec};
+use super::spec::sink::DeadLettersSpec;
 use super::spec::{FileSpec, HttpSpec, RuntimeSpec, StateSpec};
 use crate::error::{Finding, Place, Severity};
 
-/// The plan of a document; `None` inside where an error keeps a part of it from being meant.
-pub fn plan(spec: &FileSpec, machine: &Machine, findings: &mut Vec<Finding>) -> Option<Plan> {
+/// The plan of a document (not to be used when a finding is an error), and what is left of each pipeline.
+pub fn plan(spec: &FileSpec, machine: &Machine, findings: &mut Vec<Finding>) -> (Option<Plan>, Vec<Draft>) {
     let mut check = Check { kafka: &spec.kafka, clickhouse: &spec.clickhouse, findings };
     let state = state_plan(&spec.state);
     let http = check.http_plan(&spec.http);
     let runtime = runtime_plan(&spec.runtime, machine);
-    let pipelines: Vec<Option<PipelinePlan>> = spec.pipelines.iter().map(|spec| check.pipeline_plan(spec)).collect();
+    let (pipelines, drafts): (Vec<Option<PipelinePlan>>, Vec<Draft>) =
+        spec.pipelines.iter().map(|spec| check.pipeline_plan(spec)).unzip();
     let pipelines: Vec<PipelinePlan> = pipelines.into_iter().collect::<Option<_>>().unwrap_or_default();
     check.names_differ(spec);
     check.groups_differ(spec);
     check.local_letters(spec);
     check.has_something_to_run(spec);
-    Some(Plan { state, http, runtime, pipelines })
+    (Some(Plan { state, http, runtime, pipelines }), drafts)
 }
 
 /// What the checks of a document share: the default connections, and the findings.
@@ -114,7 +116,8 @@ impl Check<'_> {
 
     /// Says once where dead letters stay on the disk of one instance.
     fn local_letters(&mut self, spec: &FileSpec) {
-        let local = spec.pipelines.iter().filter(|pipeline| pipeline.dead_letters.is_none());
+        let is_local = |place: &Option<DeadLettersSpec>| matches!(place, None | Some(DeadLettersSpec::Local { .. }));
+        let local = spec.pipelines.iter().filter(|pipeline| is_local(&pipeline.dead_letters));
         let names: Vec<&At<String>> = local.filter_map(|pipeline| pipeline.name.as_ref()).collect();
         let Some(first) = names.first() else { return };
         let listed: Vec<&str> = names.iter().map(|name| name.value.as_str()).collect();

@@ -358,6 +358,26 @@ mod tests {
     }
 
     #[test]
+    fn a_late_row_of_a_key_that_is_forgotten_or_was_never_seen_is_what_the_plan_says_whatever_is_kept() {
+        // At the watermark 110 the key 1 of 100 is forgotten; 2 was never seen; 3 is remembered.
+        let input = [(Some(1), 0, 100), (Some(3), 0, 110), (Some(1), 1, 99), (Some(2), 0, 99), (Some(3), 1, 99)];
+        for keep in [Keep::Latest, Keep::Changes(vec![])] {
+            // Older than the last one, or another one.
+            let of_remembered = if keep == Keep::Latest { vec![] } else { vec![4] };
+            let late = |late| {
+                let mut step = step(plan(keep.clone(), MissingKey::DeadLetter, late));
+                let (alive, bad) = apply(&mut step, &mut rows(&input));
+                assert_eq!(step.counts().late, 2);
+                (alive, reasons(&bad))
+            };
+            let with = |rows: &[u32]| [rows, &of_remembered].concat();
+            assert_eq!(late(Late::Pass), (with(&[0, 1, 2, 3]), vec![]));
+            assert_eq!(late(Late::Drop), (with(&[0, 1]), vec![]));
+            assert_eq!(late(Late::DeadLetter), (with(&[0, 1]), vec![(2, "late"), (3, "late")]));
+        }
+    }
+
+    #[test]
     fn a_batch_taken_back_leaves_no_key_and_no_count() {
         let mut step = step(plan(Keep::First, MissingKey::DeadLetter, Late::Pass));
         let mark = step.mark();

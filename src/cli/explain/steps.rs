@@ -202,8 +202,11 @@ fn dedup_lines(dedup: &DedupPlan, rate: Option<f64>) -> Vec<String> {
         (Keep::First, Late::Pass) => "; one too late to be judged passes, counted",
         (Keep::First, Late::Drop) => "; one too late to be judged is dropped, counted",
         (Keep::First, Late::DeadLetter) => "; one too late to be judged is a dead letter",
-        _ => "",
+        (_, Late::Pass) => "; one too late, of a key that is not remembered, passes, counted",
+        (_, Late::Drop) => "; one too late, of a key that is not remembered, is dropped, counted",
+        (_, Late::DeadLetter) => "; one too late, of a key that is not remembered, is a dead letter",
     };
+    let late = if dedup.window_ms.is_none() { "" } else { late };
     lines.push(format!("a row without a key {missing}{late}"));
     lines.push(format!("state: {}", dedup_state(dedup, rate)));
     lines

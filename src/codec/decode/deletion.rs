@@ -8,7 +8,7 @@ use crate::codec::decode::raw_field;
 use crate::codec::extract::Extractor;
 use crate::codec::rows::{Field, Kind, Rows, Slot};
 use crate::codec::scan::Text;
-use crate::codec::scope::PayloadPath;
+use crate::codec::scope::{PayloadPath, in_backticks};
 use crate::types::Span;
 
 /// Reads the key of a deletion.
@@ -36,10 +36,12 @@ pub(super) enum Deleted {
 impl DeletionKey {
     /// The key's fields in their order, each with the slot that the join reads.
     pub fn new(fields: impl IntoIterator<Item = (String, Slot)>) -> DeletionKey {
-        let path = |(path, slot)| PayloadPath { parts: vec![path], slot };
-        let paths: Vec<PayloadPath> = fields.into_iter().map(path).collect();
+        let fields: Vec<(String, Slot)> = fields.into_iter().collect();
+        let is_record_key = matches!(fields.as_slice(), [(path, _)] if path == "_key");
+        let plain = |path: &str| in_backticks(path).unwrap_or(path).to_owned();
+        let paths: Vec<PayloadPath> =
+            fields.iter().map(|(path, slot)| PayloadPath { parts: vec![plain(path)], slot: *slot }).collect();
         let slots = paths.iter().map(|path| path.slot).collect();
-        let is_record_key = matches!(paths.as_slice(), [path] if path.parts == ["_key"]);
         DeletionKey { slots, extractor: Extractor::new(&paths), is_record_key, is_typed: true }
     }
 

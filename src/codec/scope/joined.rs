@@ -147,9 +147,12 @@ impl Scope {
     /// The slot of a field below a joined object.
     pub(super) fn joined_slot(&mut self, join: usize, path: &str, below: &str) -> Result<Slot, UnknownName> {
         let Joined { name, right, .. } = &mut self.joins[join];
-        let right = right.resolve(below).map_err(|unknown| {
-            let known = unknown.known.iter().map(|known| format!("{name}.{known}")).collect();
-            UnknownName { path: path.to_owned(), known }
+        let right = right.resolve(below).map_err(|unknown| match unknown {
+            UnknownName::NotSelected { known, .. } => {
+                let known = known.iter().map(|known| format!("{name}.{known}")).collect();
+                UnknownName::NotSelected { path: path.to_owned(), known }
+            }
+            UnknownName::NotVirtual { instead, .. } => UnknownName::NotVirtual { path: path.to_owned(), instead },
         })?;
         Ok(self.slot_of_right(join, right))
     }

@@ -114,8 +114,8 @@ impl Check<'_> {
             let finding = named.error("missing_field", "where ClickHouse is, nobody says: `url` is missing");
             self.say(finding.with_help("at the top: `clickhouse: { url: \"http://localhost:8123\" }`"));
         }
-        if let (Some(tls), Some(url)) = (tls, urls.iter().find(|url| url.value.starts_with("http://"))) {
-            let finding = tls.at.error("unused", format!("`tls` does nothing for `{}`", url.value));
+        if let (Some(tls), true) = (tls, urls.iter().any(|url| url.value.starts_with("http://"))) {
+            let finding = tls.at.error("unused", "`tls` does nothing for a URL that begins with `http://`");
             self.say(finding.as_warning().with_help("a server with TLS is reached by `https://`"));
         }
         let text = |pick: fn(&ClickHouseSpec) -> &Option<At<String>>, default: &str| {

@@ -27,6 +27,8 @@ fn the_top_of_the_document() {
     says("htpp: {}", "unknown_field", "htpp", "did you mean `http`?");
     says("pipeline: []", "unknown_field", "pipeline", "did you mean `pipelines`?");
     says("banana: 1", "unknown_field", "banana", "takes `version`");
+    says("version:1", "wrong_type", "version:1", "this is text");
+    says("{ version:1 }", "unknown_field", "version:1", "a blank stands behind the colon: `version: …`");
     says("window: 5s", "unknown_field", "window", "belongs in `pipelines[].steps[].dedup.window`");
     says("version: 2", "out_of_range", "2", "takes 1 to 1");
     says("version: one", "wrong_type", "one", "takes a whole number");
@@ -34,6 +36,8 @@ fn the_top_of_the_document() {
     says("[]", "wrong_type", "[", "this is a list");
     says("a text", "wrong_type", "a text", "this is text");
     says("version: 1\nversion: 1", "duplicate_key", "version", "line 1");
+    says("{ version: 1, http: {}, version: 1 }", "duplicate_key", "version", "line 1");
+    says("http: { writes: nobody, \"writes\": anyone }", "duplicate_key", "\"writes\"", "written twice");
     says("pipelines: {}", "wrong_type", "{", "takes a list");
     says("pipelines: [5]", "wrong_type", "5", "this is a number");
     says("a: [", "syntax", "[", "not YAML");
@@ -221,7 +225,7 @@ fn the_source_and_its_times() {
         ("$.a", "without `$.`"),
         ("_headers", "_headers.name"),
         ("''", "user.name"),
-        ("_Key", "`_key`"),
+        ("'`a'", "around a path"),
     ] {
         says(&source(&format!("time: {{ field: {path} }}")), "bad_path", path, part);
     }
@@ -289,11 +293,28 @@ fn dedup() {
     says(&dedup("key: a, window: 1s, keep: changes"), "missing_field", "changes", "needs `fields`");
     says(&dedup("key: a, window: 1s, keep: changes, fields: []"), "empty", "[", "empty list");
     says(&dedup("key: a, window: 1s, keep: latest, renew: true"), "unfit_option", "true", "needs `keep: first`");
-    says(&dedup("key: a, window: 1s, keep: latest, late: drop"), "unused", "drop", "judged like any other");
     says(&dedup("key: a, window: 1s, missing_key: keep"), "unknown_word", "keep", "`dead_letter`, `pass` or `drop`");
     says(&dedup("key: a, window: 1s, late: deadletter"), "unknown_word", "deadletter", "did you mean `dead_letter`?");
     says(&dedup("key: a, window: 1s, renew: \"true\""), "wrong_type", "\"true\"", "true or false");
     says(&dedup("keys: a, key: b, window: 1s"), "unknown_field", "keys", "did you mean `key`?");
+}
+
+#[test]
+fn late_is_for_every_keep_and_for_no_endless_window() {
+    let notes = |fields: &str| {
+        let (plan, findings) = parse(&with_steps(&format!("{{ dedup: {{ {fields} }} }}")));
+        assert!(plan.is_some(), "{findings:#?}");
+        let said = findings.into_iter().filter(|finding| finding.code != "local_dead_letters");
+        said.map(|finding| (finding.code, finding.severity, finding.message)).collect::<Vec<_>>()
+    };
+    for keep in ["first", "latest", "changes, fields: [b]"] {
+        // Also for these it decides about a late record of a key that is not remembered.
+        assert_eq!(notes(&format!("key: a, window: 1s, keep: {keep}, late: drop")), []);
+    }
+    let said = notes("key: a, window: forever, renew: true, late: drop");
+    let messages: Vec<&str> = said.iter().map(|(_, _, message)| message.as_str()).collect();
+    assert!(said.iter().all(|(code, severity, _)| (*code, *severity) == ("unused", Severity::Note)), "{said:?}");
+    assert!(messages[0].contains("cannot be extended") && messages[1].contains("no record is too late"), "{said:?}");
 }
 
 #[test]
@@ -370,6 +391,46 @@ fn variables() {
         "what `${WORD}` stands for",
     );
     says(&with_sink("table: t, url: \"http://u:${SECRET}@c\""), "bad_url", "\"http://u:${SECRET}@c\"", "`user`");
+    says(&with_sink("table: t, \"${X}\": 1"), "variable", "\"${X}\"", "in keys nothing is replaced");
+    says(&with_sink("table: t, settings: { \"${X}\": 1 }"), "variable", "\"${X}\"", "in keys nothing is replaced");
+    says(&with_steps("{ select: { \"a${X}\": b } }"), "variable", "\"a${X}\"", "in keys nothing is replaced");
+}
+
+/// Source lines, messages and JSON alike.
+#[test]
+fn no_report_shows_a_secret() {
+    let urls = [
+        "http://h:8123/?user=default&password=hunter2",
+        "http://u:hunt,hunter2@h:8123",
+        "http://u:hun/hunter2@h:8123",
+        "http://u:hunt hunter2@h:8123",
+        "u:hunt,hunter2@h",
+    ];
+    let of_urls = urls.iter().flat_map(|url| {
+        [
+            format!("clickhouse: {{ url: \"{url}\" }}"),
+            format!("clickhouse: {{ urls: [\"{url}\", 5] }}"),
+            format!("kafka: {{ brokers: \"{url}\" }}"),
+            format!("kafka: {{ brokers: [\"{url}\"] }}"),
+            format!("kafka:\n  brokers: {url}"),
+            format!("http: {{ listen: \"{url}\" }}"),
+            format!("runtime: {{ workers: \"{url}\" }}"),
+            format!("\"{url}\": 1"),
+        ]
+    });
+    let others = [
+        "clickhouse: { url: \"http://c\", password:hunter2 }",
+        "clickhouse: { password:hunter2, password:hunter2 }",
+        "http: { token: [hunter2] }",
+        "http:\n  token:\n    - hunter2\n    - b",
+    ];
+    for text in of_urls.chain(others.map(str::to_owned)) {
+        let (_, findings) = parse(&text);
+        let report = crate::config::report::Report::new("weir.yaml", &text, findings);
+        assert!(report.has_errors(), "{text}");
+        let shown = format!("{}{}", report.text(false), report.json());
+        assert!(!shown.contains("hunter2"), "{text}\n{shown}");
+    }
 }
 
 #[test]
@@ -412,6 +473,10 @@ fn notes_keep_nothing_from_starting() {
     assert!(plan.is_some());
     let codes: Vec<&str> = findings.iter().map(|finding| finding.code).collect();
     assert_eq!(codes, ["local_dead_letters", "race_between_topics"]);
+    for letters in ["", "dead_letters: { local: {} }", "dead_letters: { local: { bytes: 2GiB } }"] {
+        assert_eq!(parse(&with_rest(letters)).1[0].code, "local_dead_letters", "{letters}");
+    }
+    assert_eq!(parse(&with_rest("dead_letters: { kafka: { topic: bad } }")).1, []);
 }
 
 #[test]

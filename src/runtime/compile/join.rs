@@ -3,12 +3,12 @@
 //! Promises: what is wrong on the right side is said with its place; the object is a name behind the join even then, so
 //! that one mistake is said once.
 
-use super::{Blueprint, Compiler};
+use super::{Blueprint, Compiler, Course};
 use crate::codec::decode::{Decoder, DeletionKey, TimeSpec};
 use crate::codec::key::KeyHasher;
 use crate::codec::rows::Slot;
 use crate::codec::scope::JoinLayout;
-use crate::config::plan::{JoinLate, JoinPlan, KeyPlan, Matching, PipelinePlan, StepPlan};
+use crate::config::plan::{JoinLate, JoinPlan, KeyPlan, Matching, StepPlan};
 use crate::runtime::chain::Step;
 use crate::step::join::{Assembly, Kind, Late, Rules};
 use crate::types::TaskNo;
@@ -78,7 +78,9 @@ impl Blueprint {
             width: layout.right.width,
         }
     }
+}
 
+impl Course<'_> {
     /// Compiles a join and its right side, and lets the scope pass it. What is wrong is in the compiler's findings; the
     /// object is a name behind it all the same.
     pub(super) fn join(
@@ -93,7 +95,7 @@ impl Blueprint {
         let with = format!("{path}.join.with");
         let mut right = Compiler::new();
         let time = right.time(&format!("{with}.time"), &plan.with);
-        let numbers = right_step_numbers(&self.plan, place);
+        let numbers = right_step_numbers(self.steps, place);
         let mut steps = Vec::new();
         for (inner, (step, number)) in plan.steps.iter().zip(numbers).enumerate() {
             steps.extend(self.step(&mut right, &format!("{with}.steps[{inner}]"), number, step, task));
@@ -118,10 +120,10 @@ impl Blueprint {
 }
 
 /// The numbers under which the right steps of the join at `place` keep their state: behind those of all written steps.
-pub(super) fn right_step_numbers(plan: &PipelinePlan, place: usize) -> std::ops::RangeFrom<u16> {
+pub(super) fn right_step_numbers(steps: &[StepPlan], place: usize) -> std::ops::RangeFrom<u16> {
     let of_right = |step: &StepPlan| if let StepPlan::Join(join) = step { join.steps.len() } else { 0 };
-    let before: usize = plan.steps[..place].iter().map(of_right).sum();
-    (plan.steps.len() + before) as u16..
+    let before: usize = steps[..place].iter().map(of_right).sum();
+    (steps.len() + before) as u16..
 }
 
 /// What a join means, as its step needs it.

@@ -264,6 +264,27 @@ fn a_time_is_judged_with_the_clock_of_the_epoch_that_takes_it() {
 }
 
 #[test]
+fn a_record_pushes_the_watermark_no_further_than_its_kafka_timestamp_and_the_noted_clock() {
+    // Event time, Kafka timestamp, and how far a record with those pushes.
+    for (time_ms, timestamp_ms, pushes_to) in [
+        (NOTE_MS - 5, NOTE_MS, NOTE_MS - 5),
+        (NOTE_MS + 7, NOTE_MS, NOTE_MS),
+        (NOTE_MS + 7, NOTE_MS + 9, NOTE_MS),
+        (NOTE_MS - 5, NOTE_MS - 9, NOTE_MS - 9),
+        (NOTE_MS + 7, -1, NOTE_MS),
+        (NOTE_MS - 5, -1, NOTE_MS - 5),
+    ] {
+        let times = Times { watermark_ms: i64::MIN, idle: 0, cap_ms: i64::MAX, note_ms: NOTE_MS };
+        let meta = RowMeta { time_ms, timestamp_ms, ..RowMeta::default() };
+        assert_eq!(times.pushes_to(&meta), pushes_to, "{time_ms} {timestamp_ms}");
+    }
+    let mut stage = Stage::new(vec![vec![side(0, Feeds::Left, "a")]]);
+    stage.logs[0].rows(&[NOTE_MS + MAX_FUTURE_MS, 10]);
+    assert_eq!(stage.take(None, 0), [(NOTE_MS + MAX_FUTURE_MS, 0), (10, 0)]);
+    assert_eq!(stage.watermark(), NOTE_MS, "what is not too far ahead is a row, and pushes no further than the clock");
+}
+
+#[test]
 fn an_input_too_far_ahead_rests_until_the_slow_one_comes_or_is_set_aside() {
     let mut stage = Stage::new(vec![vec![skewed(0, Feeds::Left, 10)], vec![skewed(1, right(0), 10)]]);
     stage.logs[0].rows(&[100, 105, 111, 130]);
