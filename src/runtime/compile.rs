@@ -15,7 +15,7 @@ use crate::codec::rows::Slot;
 use crate::codec::scope::{Layout, Scope, UnknownName};
 use crate::codec::time::{Unit, Zone};
 use crate::config::plan::{
-    DedupPlan, Draft, ExprText, FieldPath, JoinPlan, Keep, KeyCast, KeyPlan, Matching, PipelinePlan, SidePlan,
+    DedupPlan, Draft, ExprText, FieldPath, JoinPlan, Keep, KeyCast, KeyPlan, Matching, PipelinePlan, Plan, SidePlan,
     StepPlan, TimeUnit, Tombstones,
 };
 use crate::error::{Finding, Place, Severity};

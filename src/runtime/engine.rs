@@ -46,7 +46,7 @@ pub struct Process {
     pub sharing: BTreeSet<String>,
     pub options: RunOptions,
     /// By server and table: what may already be in a table goes before what is new, whichever pipeline's it is.
-    gates: Mutex<BTreeMap<String, Arc<Gate>>>,
+    pub gates: Mutex<BTreeMap<String, Arc<Gate>>>,
 }
 
 impl Process {

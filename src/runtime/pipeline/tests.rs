@@ -4,6 +4,7 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::metrics::TaskSnapshot;
 use crate::runtime::delivery::Delivery;
+use crate::runtime::engine::RunOptions;
 use crate::state::rocks::Shared;
 
 fn plan() -> crate::config::plan::Plan {
@@ -34,6 +35,7 @@ fn a_start_anew_knows_nothing_of_the_tasks_of_the_run_before() {
         pipelines: 1,
         sharing: Default::default(),
         options: RunOptions::default(),
+        gates: Default::default(),
     };
     stats.set_state(PipelineState::Running);
     stats.set_task(3, TaskSnapshot { restoring: true, ..TaskSnapshot::default() });
