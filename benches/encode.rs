@@ -58,7 +58,7 @@ fn binding(name: &str, type_text: &str, slot: u16) -> Binding {
         path: name.to_owned(),
         slot: Slot(slot),
         nested: None,
-        rule: ColumnRule { unit: None, zone: None, server_zone: "UTC".to_owned() },
+        rule: ColumnRule { unit: None, zone: None, server_zone: "UTC".to_owned(), takes_nan: false },
         default_by_server: false,
         absent: Filler::Default,
         null: Filler::Default,

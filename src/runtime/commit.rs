@@ -70,7 +70,7 @@ pub enum Attempted {
     NotBegun,
     /// It may have been applied all the same.
     Unclear,
-    /// It was refused and left nothing.
+    /// It was refused before it was sent.
     Refused,
 }
 

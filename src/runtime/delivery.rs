@@ -197,8 +197,8 @@ pub fn next(attempt: &Attempt, told: Told, boot_ms: u64) -> Next<'_> {
             );
             Next::Delivered
         }
+        (Some(stale), Told::Rows(_) | Told::Unknown) if stale.resend => insert_asked(),
         (Some(_), Told::Rows(held)) => Next::Fail(unclear(token, &format!("{held} of its {rows} rows are there"))),
-        (Some(stale), Told::Unknown) if stale.resend => insert_asked(),
         (Some(_), Told::Unknown) => Next::Fail(unclear(
             token,
             "it cannot be asked for them: it has no columns for the topic, partition and offset of a record, or another \

@@ -10,6 +10,7 @@ use crate::metrics::PipelineStats;
 use crate::runtime::compile;
 use crate::runtime::delivery::Delivery;
 use crate::runtime::desk::Desk;
+use crate::runtime::inspect;
 use crate::runtime::memory::SharedMemory;
 use crate::runtime::pipeline::{self, Stop};
 use crate::runtime::task::Gate;
@@ -44,6 +45,8 @@ pub struct Process {
     pub pipelines: u64,
     /// Those whose rows of a record cannot be told from another one's.
     pub sharing: BTreeSet<String>,
+    /// By pipeline: see [`inspect::intervals_beside`].
+    pub beside_ms: BTreeMap<String, Vec<u64>>,
     pub options: RunOptions,
     /// By server and table: what may already be in a table goes before what is new, whichever pipeline's it is.
     pub gates: Mutex<BTreeMap<String, Arc<Gate>>>,
@@ -101,6 +104,7 @@ impl Engine {
             memory_limit_bytes: limit,
             pipelines: plan.pipelines.len() as u64,
             sharing: sharing(&plan.pipelines),
+            beside_ms: beside_ms(&plan.pipelines),
             options,
             gates: Mutex::default(),
         });
@@ -196,6 +200,10 @@ fn sharing(pipelines: &[PipelinePlan]) -> BTreeSet<String> {
     pipelines.iter().filter(is_shared).map(|plan| plan.name.clone()).collect()
 }
 
+fn beside_ms(pipelines: &[PipelinePlan]) -> BTreeMap<String, Vec<u64>> {
+    pipelines.iter().map(|plan| (plan.name.clone(), inspect::intervals_beside(pipelines, plan))).collect()
+}
+
 fn stats_of(plan: &PipelinePlan) -> Arc<PipelineStats> {
     let topics: Vec<String> = plan.topics.iter().map(|topic| topic.name.clone()).collect();
     PipelineStats::new(&plan.name, &pipeline::table_name(plan), &topics, &compile::step_names(plan))
@@ -223,5 +231,7 @@ mod tests {
         let (plan, findings) = crate::config::parse(&text.concat(), &|_| None);
         let plan = plan.unwrap_or_else(|| panic!("{findings:?}"));
         assert_eq!(sharing(&plan.pipelines), ["one".to_owned(), "two".to_owned()].into());
+        let beside: Vec<usize> = beside_ms(&plan.pipelines).into_values().map(|beside| beside.len()).collect();
+        assert_eq!(beside, [0, 2, 2, 2], "four, one, three, two");
     }
 }

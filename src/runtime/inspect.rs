@@ -11,6 +11,7 @@ use crate::config::plan::{ColumnPlan, FieldPath};
 use crate::error::{Error, Finding, Place, Result, Severity};
 use crate::runtime::compile;
 use crate::runtime::copartition::{self, Doubt};
+use crate::runtime::pipeline::table_name;
 use crate::runtime::prepare::Preparing;
 use crate::sink::clickhouse::client::Client;
 use crate::sink::clickhouse::schema::{DefaultKind, ServerInfo, TableSchema};
@@ -48,7 +49,8 @@ pub fn inspect(plan: &Plan, tokio: &tokio::runtime::Handle) -> Inspection {
     let each = std::thread::scope(|scope| {
         let ask = |(place, pipeline)| {
             scope.spawn(move || {
-                let mut inspector = Inspector { place, plan: pipeline, tokio, seen: Inspection::default() };
+                let beside_ms = intervals_beside(&plan.pipelines, pipeline);
+                let mut inspector = Inspector { place, plan: pipeline, beside_ms, tokio, seen: Inspection::default() };
                 inspector.inspect();
                 inspector.seen
             })
@@ -80,6 +82,8 @@ pub fn mend(fix: &Fix, tokio: &tokio::runtime::Handle) -> Result<()> {
 struct Inspector<'a> {
     place: usize,
     plan: &'a PipelinePlan,
+    /// See [`intervals_beside`].
+    beside_ms: Vec<u64>,
     tokio: &'a tokio::runtime::Handle,
     seen: Inspection,
 }
@@ -88,7 +92,7 @@ impl Inspector<'_> {
     fn inspect(&mut self) {
         let partitions = self.kafka();
         let SinkPlan::ClickHouse(sink) = &self.plan.sink;
-        let load = load(self.plan, sink, partitions.unwrap_or(1));
+        let load = load(self.plan, sink, partitions.unwrap_or(1)).beside(&self.beside_ms);
         self.sink(sink, load, partitions.is_some());
         self.dead_letters(load);
     }
@@ -390,6 +394,18 @@ pub fn load(plan: &PipelinePlan, sink: &ClickHouseSinkPlan, partitions: i32) -> 
         tasks: partitions as u64,
         batch_interval_ms: sink.batch.interval_ms,
     }
+}
+
+/// The batch intervals of the other pipelines that write into the table of this one: they fill its window, too. Names
+/// alone decide: one server has many addresses.
+pub fn intervals_beside(pipelines: &[PipelinePlan], plan: &PipelinePlan) -> Vec<u64> {
+    let is_beside = |other: &&PipelinePlan| other.name != plan.name && table_name(other) == table_name(plan);
+    let others = pipelines.iter().filter(is_beside);
+    let interval_ms = |other: &PipelinePlan| {
+        let SinkPlan::ClickHouse(sink) = &other.sink;
+        sink.batch.interval_ms
+    };
+    others.map(interval_ms).collect()
 }
 
 /// Asks for topics; where there is no answer, what the client itself complains about is the better sentence.

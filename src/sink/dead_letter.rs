@@ -4,6 +4,7 @@
 //! is delivered like any other, exactly once.
 
 use super::clickhouse::encode::column::ColumnRule;
+use super::clickhouse::encode::instant::HELD_MS;
 use super::clickhouse::encode::{Binding, Filler, NativeBuilder};
 use super::clickhouse::schema::{ServerInfo, TableSchema, full_name};
 use super::clickhouse::table::Problem;
@@ -78,6 +79,8 @@ pub fn inserted(_: &ServerInfo, _: &TableSchema) -> Vec<String> {
 /// Collects letters for one table. Owned by a task.
 pub struct LetterBuilder {
     block: NativeBuilder,
+    /// Whether the column of the Kafka timestamp holds null.
+    has_no_timestamp: bool,
     /// One row, made anew for each letter.
     row: Rows,
     headers_json: Vec<u8>,
@@ -103,8 +106,9 @@ impl LetterBuilder {
         if !problems.is_empty() {
             return Err(problems);
         }
+        let has_no_timestamp = bindings.iter().any(|binding| binding.name == "timestamp" && binding.of.is_nullable());
         match NativeBuilder::new(&schema.table, bindings, compression) {
-            Ok(block) => Ok(LetterBuilder { block, row: Rows::default(), headers_json: Vec::new() }),
+            Ok(block) => Ok(LetterBuilder { block, has_no_timestamp, row: Rows::default(), headers_json: Vec::new() }),
             Err(message) => Err(vec![Problem::error("unfit_dead_letter_table", message)]),
         }
     }
@@ -119,13 +123,13 @@ impl LetterBuilder {
         self.row.clear(COLUMNS.len());
         self.row.meta.push(RowMeta::default());
         write_headers(letter.headers, &mut self.headers_json);
-        let timestamp = if letter.timestamp_ms < 0 { Field::NULL } else { Field::int(letter.timestamp_ms) };
+        let (timestamp, beyond) = self.timestamp(letter.timestamp_ms);
         let fields = [
             Field::int(letter.time_ms),
             self.text(letter.pipeline.as_bytes()),
             self.text(letter.step.as_bytes()),
             self.text(letter.reason.as_bytes()),
-            self.text(letter.message.as_bytes()),
+            self.text(format!("{}{beyond}", letter.message).as_bytes()),
             self.text(letter.topic.as_bytes()),
             Field::int(i64::from(letter.partition)),
             Field::int(letter.offset),
@@ -138,6 +142,17 @@ impl LetterBuilder {
         let mut bad = Vec::new();
         self.block.append(&self.row, &[0], &mut bad);
         assert!(bad.is_empty(), "the table takes every letter, or the builder was refused: {bad:?}");
+    }
+
+    /// A producer may give a record any timestamp. One that the column does not hold stands in the message.
+    fn timestamp(&self, ms: i64) -> (Field, String) {
+        let held = match ms {
+            ..0 => return (Field::NULL, String::new()),
+            ms if HELD_MS.contains(&ms) => return (Field::int(ms), String::new()),
+            _ if self.has_no_timestamp => Field::NULL,
+            _ => Field::int(HELD_MS.end - 1),
+        };
+        (held, format!(" (the record's Kafka timestamp is {ms} ms, which no column of this table holds)"))
     }
 
     fn text(&mut self, text: &[u8]) -> Field {
@@ -182,7 +197,12 @@ fn bind(schema: &TableSchema, name: &str, takes: Takes, slot: u16) -> Result<Bin
         path: name.to_owned(),
         slot: Slot(slot),
         nested: None,
-        rule: ColumnRule { unit: Some(ColumnUnit::Millis), zone: None, server_zone: "UTC".to_owned() },
+        rule: ColumnRule {
+            unit: Some(ColumnUnit::Millis),
+            zone: None,
+            server_zone: "UTC".to_owned(),
+            takes_nan: false,
+        },
         default_by_server: false,
         absent: Filler::Default,
         null: Filler::Default,
@@ -262,6 +282,7 @@ mod tests {
             engine: "MergeTree".to_owned(),
             engine_full: String::new(),
             partition_key: String::new(),
+            partitions_written: 0,
             columns: COLUMNS.iter().map(column).collect(),
         }
     }
@@ -292,6 +313,40 @@ mod tests {
         let has = |bytes: &[u8]| block.body.windows(bytes.len()).any(|window| window == bytes);
         assert!(has(b"\x03a\"\\\x01b\x00\x01\x03\xff\x00\"\x00"), "{:?}", block.body);
         assert!(has(b"\x03key\x10Nullable(String)\x00\x01\xfe"));
+    }
+
+    #[test]
+    fn a_timestamp_beyond_every_column_stands_in_the_message() {
+        let letter = |timestamp_ms: i64| Letter {
+            time_ms: 5,
+            pipeline: "p",
+            step: "sink",
+            reason: "r",
+            message: "too late",
+            topic: "t",
+            partition: 0,
+            offset: 1,
+            timestamp_ms,
+            key: None,
+            value: None,
+            headers: &[],
+        };
+        let written = |of: &str, timestamp_ms: i64| {
+            let mut table = table();
+            table.columns[8].type_text = of.to_owned();
+            let mut builder = LetterBuilder::new(&table, BlockCompression::None).unwrap();
+            builder.push(&letter(timestamp_ms));
+            let body = builder.seal().unwrap().body;
+            move |bytes: &[u8]| body.windows(bytes.len()).any(|window| window == bytes)
+        };
+        let nullable = "Nullable(DateTime64(3, 'UTC'))";
+        let has = written(nullable, i64::MAX);
+        assert!(has(format!("too late (the record's Kafka timestamp is {} ms", i64::MAX).as_bytes()));
+        assert!(has(b"'UTC'))\x01\0\0\0\0\0\0\0\0"));
+        let last_ms = 10_413_791_999_999i64;
+        assert!(written("DateTime64(3)", last_ms + 1)(&last_ms.to_le_bytes()));
+        let has = written(nullable, last_ms);
+        assert!(has(&last_ms.to_le_bytes()) && has(b"\x08too late\x05topic"));
     }
 
     #[test]

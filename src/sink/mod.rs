@@ -62,10 +62,14 @@ pub trait BlockBuilder: Send {
     fn seal(&mut self) -> Option<Block>;
 }
 
+/// The code of an error by which a sink refuses a block before anything of it was sent. With every other error the block
+/// may be in the table: a server that refuses one because a view throws has stored it already (measured).
+pub const NOT_SENT: &str = "table_changed";
+
 /// Sends blocks. Called from delivery's threads; one call is one attempt.
 pub trait Sink: Send + Sync {
-    /// One attempt to insert the block under its token. `Ok` only when the table has acknowledged it. An error of
-    /// kind `Retry` may or may not have been applied: the same bytes go out again under the same token.
+    /// One attempt to insert the block under its token. `Ok` only when the table has acknowledged it. After an error
+    /// it may or may not have been applied, but with [`NOT_SENT`]: the same bytes go out again under the same token.
     fn insert(&self, token: &Token, block: &Block) -> impl Future<Output = Result<()>> + Send;
 
     /// How many rows of these ranges (topic, from, to; half-open offsets) of a partition are there already; `None`

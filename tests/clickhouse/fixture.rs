@@ -71,7 +71,16 @@ impl Database {
     }
 
     pub async fn open(&self, table: &str) -> Table {
-        let report = self.inspect(table).await;
+        self.opened(table, self.inspect(table).await)
+    }
+
+    /// A table that promises nothing.
+    pub async fn open_at_least_once(&self, table: &str) -> Table {
+        let load = Load { delivery: DeliveryGuarantee::AtLeastOnce, ..LOAD };
+        self.opened(table, table::inspect(&self.client, &self.name, table, load).await.unwrap())
+    }
+
+    fn opened(&self, table: &str, report: TableReport) -> Table {
         assert_eq!(errors(&report.problems), Vec::<String>::new());
         let schema = report.schema.unwrap();
         let plan = ClickHouseSinkPlan {
@@ -183,4 +192,10 @@ fn lookup<'a>(object: &'a [u8], path: &str) -> Value<'a> {
         }
     }
     inner
+}
+
+/// A column that the configuration fills from a path.
+pub fn planned(column: &str, path: &str) -> ColumnPlan {
+    let path = FieldPath { text: path.to_owned(), at: Place::default() };
+    ColumnPlan { column: column.to_owned(), path, unit: None, zone: None }
 }

@@ -259,6 +259,62 @@ fn a_type_that_cannot_be_written_and_a_misspelt_column_are_named() {
 }
 
 #[test]
+fn every_type_that_is_not_written_is_refused_by_its_name() {
+    let mut stage = Stage::new("refused_types");
+    stage.sink = "table: t".to_owned();
+    let types = [
+        "Variant(String, UInt64)",
+        "Dynamic",
+        "Time",
+        "Time64(3)",
+        "AggregateFunction(sum, UInt64)",
+        "BFloat16",
+        "IntervalDay",
+        "Point",
+        "Ring",
+        "LineString",
+        "MultiLineString",
+        "Polygon",
+        "MultiPolygon",
+        "Geometry",
+        "QBit(Float32, 8)",
+    ];
+    let columns: Vec<String> =
+        types.iter().enumerate().map(|(at, of)| format!("c{at} {of}, in{at} Array({of})")).collect();
+    stage.sql(&format!("CREATE TABLE $.t (a Int64, {}) {ENGINE}", columns.join(", ")));
+    let sentences: Vec<String> = types
+        .iter()
+        .enumerate()
+        .flat_map(|(at, of)| {
+            let name = of.split('(').next().unwrap();
+            [("c", of.to_string()), ("in", format!("Array({of})"))].map(|(column, of)| {
+                format!("unsupported_type: column `{column}{at}` of `t`: type `{of}` is not supported: weir does not write {name}")
+            })
+        })
+        .collect();
+    says(&stage, &sentences.iter().map(String::as_str).collect::<Vec<_>>());
+}
+
+#[test]
+fn settings_units_and_defaults_that_cannot_do_what_they_say_are_found() {
+    let mut stage = Stage::new("cannot");
+    stage.sql(&format!("CREATE TABLE $.t (a Int64, at Nullable(DateTime) DEFAULT now()) {ENGINE}"));
+    stage.sink = "table: t, settings: { insert_quorm: 2 }, columns: { a: { path: a, unit: ms } }".to_owned();
+    says(
+        &stage,
+        &[
+            "has no setting `insert_quorm` (did you mean `insert_quorum`?)",
+            "unfit_unit: column `a` of `t` is Int64: `unit` is for dates and times: leave it out",
+            "varying_default: column `at` of `t` is Nullable(DateTime) DEFAULT now(), which differs from row to row",
+            "ALTER TABLE `cannot`.`t` MODIFY COLUMN `at` DateTime DEFAULT now()",
+        ],
+    );
+    // A start says the same, and stops.
+    let ran = stage.run_until_end();
+    assert!(ran.code == 1 && ran.err.contains("no setting `insert_quorm`"), "{}", ran.err);
+}
+
+#[test]
 fn columns_that_nothing_fills_and_fields_without_a_column_are_noted() {
     let mut stage = Stage::new("fit");
     stage.sql(&format!("CREATE TABLE $.t (a Int64, never String) {ENGINE}"));

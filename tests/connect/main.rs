@@ -3,6 +3,7 @@
 
 mod checks;
 mod letters;
+mod outages;
 mod stage;
 mod starts;
 #[path = "../support/mod.rs"]

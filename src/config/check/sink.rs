@@ -63,7 +63,7 @@ impl Check<'_> {
             Some(DeadLettersSpec::Local { bytes_max }) => {
                 Some(DeadLettersPlan::Local { bytes_max: value_or(bytes_max, || defaults::DEAD_LETTERS_BYTES) })
             }
-            Some(DeadLettersSpec::Kafka { topic }) => self.letter_topic(topic.as_ref()?, topics),
+            Some(DeadLettersSpec::Kafka { topic }) => self.letter_topic(topic.as_ref()?, topics, sink),
             Some(DeadLettersSpec::ClickHouse { at, connection, table }) => {
                 let beside = spec.sink.as_ref().map(|SinkSpec::ClickHouse(sink)| &sink.connection);
                 let connection = self.clickhouse_plan(connection, beside, at);
@@ -72,17 +72,35 @@ impl Check<'_> {
                 if let Some(SinkPlan::ClickHouse(sink)) = sink
                     && sink.table == table.value
                     && sink.connection.database == connection.database
-                    && sink.connection.urls == connection.urls
                 {
-                    self.say(table.error("same_table", "dead letters cannot go to the table of the sink"));
+                    let finding = match sink.connection.urls == connection.urls {
+                        true => table.error("same_table", "dead letters cannot go to the table of the sink"),
+                        false => table
+                            .error("same_table", "dead letters need a table of another name than the sink's")
+                            .with_help("on another server, too: a block's token names its database and table only"),
+                    };
+                    self.say(finding);
                 }
                 Some(DeadLettersPlan::ClickHouse { connection, table: table.value.clone(), at: table.at })
             }
         }
     }
 
-    fn letter_topic(&mut self, topic: &At<String>, topics: &[TopicPlan]) -> Option<DeadLettersPlan> {
+    fn letter_topic(
+        &mut self,
+        topic: &At<String>,
+        topics: &[TopicPlan],
+        sink: Option<&SinkPlan>,
+    ) -> Option<DeadLettersPlan> {
         self.topic_fits(topic);
+        if let Some(SinkPlan::ClickHouse(sink)) = sink
+            && sink.connection.database == "kafka"
+            && sink.table == topic.value
+        {
+            let message = "in a database `kafka` the topic of dead letters needs another name than the sink's table";
+            let help = "the tokens of both would end in `kafka/<name>`";
+            self.say(topic.error("same_table", message).with_help(help));
+        }
         if topics.iter().any(|input| input.name == topic.value) {
             let finding = topic.error("same_topic", "dead letters cannot go to a topic that the pipeline reads");
             self.say(finding.with_help("each would come back as a record, for ever"));

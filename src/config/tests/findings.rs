@@ -190,6 +190,10 @@ fn options_that_would_break_the_protocol() {
         "max_partitions_per_insert_block",
         "wait_end_of_query",
         "input_format_null_as_default",
+        "input_format_defaults_for_omitted_fields",
+        "input_format_native_allow_types_conversion",
+        "materialized_views_ignore_errors",
+        "max_insert_block_size_rows",
     ] {
         let text = with_sink(&format!("table: t, settings: {{ {setting}: 1 }}"));
         says(&text, "refused_option", setting, "exactly once depends on it");
@@ -376,6 +380,11 @@ fn dead_letters() {
     says(&with_rest("dead_letters: { kafka: { topic: 'a b' } }"), "bad_topic", "'a b'", "no topic");
     says(&with_rest("dead_letters: { clickhouse: {} }"), "missing_field", "clickhouse", "needs `table`");
     says(&with_rest("dead_letters: { clickhouse: { table: out } }"), "same_table", "out", "table of the sink");
+    let elsewhere = "dead_letters: { clickhouse: { table: out, url: \"http://elsewhere:8123\" } }";
+    says(&with_rest(elsewhere), "same_table", "out", "of another name than the sink's");
+    let topic =
+        with_rest("dead_letters: { kafka: { topic: out } }").replace("table: out", "table: out, database: kafka");
+    says(&topic, "same_table", "out", "another name than the sink's table");
     says(&with_rest("dead_letters: { local: { bytes: 1 } }"), "out_of_range", "1", "1MiB to");
 }
 

@@ -36,7 +36,8 @@ pub(super) struct ConnectedSink {
 pub(super) fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i32) -> Result<ConnectedSink> {
     let SinkPlan::ClickHouse(sink) = &plan.sink;
     let client = Arc::new(Client::new(&sink.connection)?);
-    let load = inspect::load(plan, sink, partitions);
+    let beside = process.beside_ms.get(&plan.name).map_or(&[][..], Vec::as_slice);
+    let load = inspect::load(plan, sink, partitions).beside(beside);
     let database = &sink.connection.database;
     let describe_by_broker = process.options.describe_by_broker;
     let preparing = Preparing { plan, client: &client, tokio: &process.tokio, load, describe_by_broker };

@@ -4,12 +4,18 @@ use super::{Attempt, AttemptOutcome, FromTask, Io, Stage, Stale, Task};
 use crate::error::{Error, Kind, Result};
 use crate::runtime::commit::{Attempted, ToSend};
 use crate::runtime::limits;
-use crate::sink::{Block, ColumnHeader};
+use crate::sink::{Block, ColumnHeader, NOT_SENT};
 use crate::source::OffsetsToCommit;
 use crate::state::ledger::{Mark, key};
 use crate::state::{StateStore, Table};
 use crate::types::Epoch;
 use std::sync::atomic::Ordering::Relaxed;
+
+/// What a failed attempt may have left in the table. A server that refuses a block may have stored it all the same: a
+/// view can throw behind it.
+fn what_is_left(error: &Error) -> Attempted {
+    if error.code == NOT_SENT { Attempted::Refused } else { Attempted::Unclear }
+}
 
 impl Task {
     pub(super) fn announce_and_send(&mut self, io: &mut Io) -> Result<bool> {
@@ -125,7 +131,7 @@ impl Task {
                     true => io.boot_ms + limits::STOPPED_RETRY_MS,
                     false => io.boot_ms + limits::backoff_ms(attempt, seed),
                 };
-                let how = if stop { Attempted::Refused } else { Attempted::Unclear };
+                let how = what_is_left(&error);
                 let attempts = self.log.undelivered(epoch, output, how, io.boot_ms, delay);
                 if stop && self.settings.stops_on_failure {
                     (io.say)(self.id, FromTask::Failed(error));
@@ -153,5 +159,23 @@ impl Task {
         let age = |timestamp_ms: i64| (wall_ms - timestamp_ms).max(0) as f64 / 1000.0;
         let ages = self.timestamps_ms.get(&epoch).map(|(oldest_ms, newest_ms)| (age(*oldest_ms), age(*newest_ms)));
         self.stats.written(record.rows, ages);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_refused_before_it_was_sent_has_left_nothing() {
+        assert_eq!(what_is_left(&Error::stop(NOT_SENT, "a column is gone")), Attempted::Refused);
+        for error in [
+            Error::stop("395", "a view throws"),
+            Error::stop("16", "the server knows no such column"),
+            Error::stop("unclear", "nobody knows"),
+            Error::retry("network", "reset"),
+        ] {
+            assert_eq!(what_is_left(&error), Attempted::Unclear, "{error}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! Owns urls, TLS and time-outs. Promises: every call ends within its time-out; a body goes out byte for byte; with
 //! several urls, the one that worked is kept until it does not. Never repeats an INSERT by itself.
 
-use super::errors::Failure;
+use super::errors::{Class, Failure};
 use crate::config::plan::{ClickHousePlan, HttpAuth, TlsPlan};
 use crate::error::{Error, Result};
 use base64::Engine as _;
@@ -33,7 +33,7 @@ pub struct Client {
     servers: Vec<clickhouse::Client>,
     urls: Vec<String>,
     user: String,
-    /// The server that is asked; moves on when it cannot be reached.
+    /// The server that is asked; moves on when it cannot be reached, or cannot do it now.
     current: AtomicUsize,
 }
 
@@ -76,8 +76,10 @@ impl Client {
     /// version).
     pub async fn rows<T: DeserializeOwned>(&self, sql: &str) -> Result<Vec<T>, Failure> {
         let answer = self.ask(sql).await?;
-        let lines = answer.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let rows: Result<Vec<T>, _> = lines.map(serde_json::from_slice).collect();
+        // A DEFAULT or a name may have bytes that are no text; the server hands them on as they are.
+        let answer = String::from_utf8_lossy(&answer);
+        let lines = answer.split('\n').filter(|line| !line.is_empty());
+        let rows: Result<Vec<T>, _> = lines.map(serde_json::from_str).collect();
         rows.map_err(|error| {
             let odd =
                 format!("not ClickHouse, or another version of it: its answer is not what was asked for: {error}");
@@ -90,7 +92,7 @@ impl Client {
         self.ask(sql).await.map(|_| ())
     }
 
-    /// The raw answer of a query, in JSONEachRow. Other servers are tried when one cannot be reached.
+    /// The raw answer of a query, in JSONEachRow. Other servers are tried when one cannot do it now.
     async fn ask(&self, sql: &str) -> Result<Bytes, Failure> {
         let mut tries_left = self.servers.len();
         loop {
@@ -107,7 +109,7 @@ impl Client {
                 Err(_) => Failure::timeout(),
             };
             self.move_on(at, &failure);
-            if tries_left == 0 || !is_unreachable(&failure) {
+            if tries_left == 0 || failure.class != Class::Retry {
                 return Err(failure);
             }
         }
@@ -139,18 +141,15 @@ impl Client {
         Err(failure)
     }
 
-    /// Turns to the next server when this one cannot be reached.
+    /// Turns to the next server when this one cannot be reached, or says that it cannot do now what it may do later:
+    /// read-only without its keeper, overloaded, shutting down. Another one may be better off.
     fn move_on(&self, at: usize, failure: &Failure) {
-        if is_unreachable(failure) {
+        if failure.class == Class::Retry {
             let next = (at + 1) % self.servers.len();
             // Whoever noticed first has moved on already.
             let _ = self.current.compare_exchange(at, next, Ordering::Relaxed, Ordering::Relaxed);
         }
     }
-}
-
-fn is_unreachable(failure: &Failure) -> bool {
-    matches!(failure.code.as_str(), "network" | "timeout" | "http")
 }
 
 fn authenticated(client: clickhouse::Client, plan: &ClickHousePlan) -> clickhouse::Client {

@@ -4,12 +4,13 @@
 //! printed; a type is only guessed when every sampled value fits it.
 
 use super::client::Client;
+use super::encode::instant::{self, TimeRule};
 use super::encode::json::{Elements, Pairs, Value};
 use super::errors::Failure;
 use super::schema::{self, TableSchema, full_name};
 use super::types::identifier;
 use crate::codec::number;
-use crate::codec::time::parse_iso;
+use crate::codec::time::{Zone, parse_iso};
 use crate::config::plan::CreateTablePlan;
 use std::time::Duration;
 
@@ -17,6 +18,10 @@ use std::time::Duration;
 const DEPTH_MAX: usize = 4;
 /// No table gets more columns than this from a sample.
 const COLUMNS_MAX: usize = 1_000;
+
+/// Digits of the fraction in columns of times; as their type below.
+const TIME_PRECISION: u8 = 6;
+const UTC: TimeRule = TimeRule { unit: None, zone: Zone::UTC };
 
 /// A field of the sampled records and the type that holds all its values.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -116,9 +121,12 @@ fn guess(value: Value<'_>, depth: usize) -> Guess {
         // A whole number that no 64 bits hold would lose digits as a float.
         Value::Number(text) if number::to_i256(text).is_ok() || number::to_f64(text).is_err() => Guess::Text,
         Value::Number(_) => Guess::Float,
+        // Beyond what the columns hold a date is a text, too.
         Value::Text(text) => match parse_iso(text) {
-            Some(written) if written.has_time && written.offset.is_some() => Guess::Time,
-            Some(written) if !written.has_time => Guess::Date,
+            Some(written) if written.has_time && written.offset.is_some() => {
+                instant::date_time_64(value, &UTC, TIME_PRECISION).map_or(Guess::Text, |_| Guess::Time)
+            }
+            Some(written) if !written.has_time => instant::date_32(value, &UTC).map_or(Guess::Text, |_| Guess::Date),
             _ => Guess::Text,
         },
         // ClickHouse takes array columns with a dot in their names for one Nested, of one length.
@@ -306,6 +314,10 @@ mod tests {
         assert_eq!(one(&["\"2024-01-01T00:00:00Z\"", "\"soon\""]), "Nullable(String)");
         assert_eq!(one(&["\"2024-01-01\""]), "Nullable(Date32)");
         assert_eq!(one(&["\"2024-01-01 00:00:00\""]), "Nullable(String)");
+        assert_eq!(one(&["\"2299-12-31\"", "\"1900-01-01\""]), "Nullable(Date32)");
+        assert_eq!(one(&["\"2024-01-01\"", "\"9999-12-31\""]), "Nullable(String)");
+        assert_eq!(one(&["\"0001-01-01T00:00:00Z\""]), "Nullable(String)");
+        assert_eq!(one(&["\"1900-01-01T00:00:00+05:00\""]), "Nullable(String)");
         assert_eq!(one(&["null"]), "Nullable(String)");
         assert_eq!(one(&["[]", "[1]", "[2.5,null]"]), "Array(Nullable(Float64))");
         assert_eq!(one(&["[1,\"x\"]"]), "Nullable(String)");

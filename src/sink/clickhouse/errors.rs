@@ -78,11 +78,16 @@ impl Failure {
     }
 }
 
-/// The number behind `Code: `.
+/// The server's code, where a body begins as one of its exceptions does (`Code: 60. DB::Exception: …`): the page of a
+/// proxy may have any text. The client puts the header's code, which has nothing behind it, in the place of an empty
+/// body.
 fn code_of(text: &str) -> Option<u32> {
-    let (_, behind) = text.split_once("Code: ")?;
-    let len = behind.find(|c: char| !c.is_ascii_digit()).unwrap_or(behind.len());
-    behind[..len].parse().ok()
+    let behind = ["Code: ", "Poco::Exception. Code: ", "std::exception. Code: "]
+        .iter()
+        .find_map(|begins| text.trim_start().strip_prefix(begins))?;
+    let (digits, rest) = behind.split_at(behind.find(|c: char| !c.is_ascii_digit()).unwrap_or(behind.len()));
+    let is_exception = rest.is_empty() || rest.starts_with(',') || (rest.starts_with(". ") && rest.contains("::"));
+    if is_exception { digits.parse().ok() } else { None }
 }
 
 /// The class of a server's error code; some codes mean two things and only the text tells.
@@ -182,9 +187,15 @@ mod tests {
             "Code: 319. DB::Exception: Unknown status",
             "Code: 216. DB::Exception: Query with id is already running",
             "502 Bad Gateway",
+            "504 Gateway Timeout",
+            "<h1>Error Code: 117. DB::Exception</h1> behind this proxy",
+            "Code: 117 is what this proxy says",
             "<html>Service Unavailable</html>",
             "",
         ] {
+            assert_eq!(class(text), Class::Retry, "{text}");
+        }
+        for text in ["Code: 999. Coordination::Exception: Session expired", "Code: 210. DB::NetException: reset"] {
             assert_eq!(class(text), Class::Retry, "{text}");
         }
         assert_eq!(Failure::of(&ClientError::TimedOut).class, Class::Retry);
@@ -202,5 +213,6 @@ mod tests {
         assert_eq!(class("Code: 16. DB::Exception: No such column"), Class::Schema);
         assert_eq!(class("Code: 49. DB::Exception: Logical error"), Class::Doubtful);
         assert_eq!(class("Code: 98765. DB::Exception: new"), Class::Doubtful);
+        assert_eq!(class("Code: 60"), Class::Config, "the header's code, without a body");
     }
 }

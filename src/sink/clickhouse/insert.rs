@@ -11,9 +11,10 @@ use super::mapping::insert_statement;
 use super::schema::{self, ServerInfo, full_name};
 use super::types::quoted;
 use crate::error::{Error, Result};
-use crate::sink::{Block, ColumnHeader, Sink, Token};
+use crate::sink::{Block, ColumnHeader, NOT_SENT, Sink, Token};
 use serde::Deserialize;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -25,12 +26,17 @@ const HEADER_AGE_MAX: Duration = Duration::from_secs(60);
 /// Internal or unknown errors in a row after which a person should look.
 const DOUBTFUL_ATTEMPTS_MAX: u32 = 20;
 
+/// What is a block's token in each of its requests: it drops what is repeated, and is found in the server's log.
+const REQUEST_SETTINGS: [&str; 2] = ["insert_deduplication_token", "log_comment"];
+
 /// A table that takes blocks. One per output of a pipeline, shared by its tasks.
 pub struct ClickHouseSink {
     client: Arc<Client>,
     database: String,
     table: String,
     settings: Vec<(String, String)>,
+    /// The names of settings of one request that the server knows.
+    request_settings: Vec<&'static str>,
     /// The columns that say which record a row came from: topic, partition, offset.
     place_columns: [&'static str; 3],
     /// Only rows whose `pipeline` is this one count: others write into the same table of dead letters.
@@ -38,7 +44,8 @@ pub struct ClickHouseSink {
     /// Another pipeline writes rows of the same records into the table.
     is_shared: bool,
     seen: Mutex<Seen>,
-    doubtful_attempts: AtomicU32,
+    /// Internal or unknown errors in a row, by block: tasks share the sink, and one's luck is not another's.
+    doubtful_attempts: Mutex<BTreeMap<Token, u32>>,
     /// Makes the ids of attempts differ, across processes too.
     instance: String,
     attempts: AtomicU64,
@@ -61,7 +68,7 @@ impl ClickHouseSink {
         server: &ServerInfo,
         database: &str,
         table: &str,
-        user_settings: &std::collections::BTreeMap<String, String>,
+        user_settings: &BTreeMap<String, String>,
     ) -> ClickHouseSink {
         let mut random = [0u8; 6];
         getrandom::fill(&mut random).expect("the system gives random bytes");
@@ -70,11 +77,12 @@ impl ClickHouseSink {
             database: database.to_owned(),
             table: table.to_owned(),
             settings: super::mapping::insert_settings(server, user_settings),
+            request_settings: REQUEST_SETTINGS.into_iter().filter(|name| server.settings.contains(*name)).collect(),
             place_columns: ["_topic", "_partition", "_offset"],
             pipeline: None,
             is_shared: false,
             seen: Mutex::default(),
-            doubtful_attempts: AtomicU32::new(0),
+            doubtful_attempts: Mutex::default(),
             instance: random.iter().map(|byte| format!("{byte:02x}")).collect(),
             attempts: AtomicU64::new(0),
         }
@@ -140,7 +148,7 @@ impl ClickHouseSink {
         };
         // Mended tables are noticed at the next attempt.
         self.forget();
-        Err(Error::stop("table_changed", sentence))
+        Err(Error::stop(NOT_SENT, sentence))
     }
 
     fn known_header(&self) -> Option<Vec<ColumnHeader>> {
@@ -170,8 +178,7 @@ impl ClickHouseSink {
         let attempt = self.attempts.fetch_add(1, Ordering::Relaxed);
         let mut settings = self.settings.clone();
         let mut set = |name: &str, value: String| settings.push((name.to_owned(), value));
-        set("insert_deduplication_token", token.0.clone());
-        set("log_comment", token.0.clone());
+        self.request_settings.iter().for_each(|name| set(name, token.0.clone()));
         set("query_id", format!("{}#{}-{attempt}", token.0, self.instance));
         if frames::is_framed(&block.body) {
             set("decompress", "1".to_owned());
@@ -179,17 +186,23 @@ impl ClickHouseSink {
         settings
     }
 
-    /// What a failed attempt means; a changed table is told by its own sentence.
-    async fn judge(&self, failure: Failure, block: &Block) -> Error {
+    /// What a failed attempt means; a changed table is told by its own sentence, under the server's code: the block
+    /// was sent.
+    async fn judge(&self, failure: Failure, token: &Token, block: &Block) -> Error {
         self.forget();
         if failure.class == Class::Schema
             && let Err(changed) = self.check_header(block).await
-            && changed.code == "table_changed"
+            && changed.code == NOT_SENT
         {
-            return changed;
+            return Error::stop(failure.code, changed.message);
         }
         let doubtful = match failure.class {
-            Class::Doubtful => self.doubtful_attempts.fetch_add(1, Ordering::Relaxed) + 1,
+            Class::Doubtful => {
+                let mut attempts = self.doubtful_attempts.lock().expect("no holder panics");
+                let count = attempts.entry(token.clone()).or_default();
+                *count += 1;
+                *count
+            }
             _ => 0,
         };
         let mut error = failure.into_error(&format!("inserting into {}", self.name()));
@@ -219,11 +232,11 @@ impl Sink for ClickHouseSink {
         let settings = self.request_settings(token, block);
         match self.client.insert(&statement, &settings, block.body.clone(), INSERT_TIMEOUT).await {
             Ok(()) => {
-                self.doubtful_attempts.store(0, Ordering::Relaxed);
+                self.doubtful_attempts.lock().expect("no holder panics").remove(token);
                 self.seen.lock().expect("no holder panics").answered_at = Some(Instant::now());
                 Ok(())
             }
-            Err(failure) => Err(self.judge(failure, block).await),
+            Err(failure) => Err(self.judge(failure, token, block).await),
         }
     }
 }

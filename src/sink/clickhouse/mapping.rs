@@ -3,8 +3,8 @@
 //! Owns the rules of `semantics.md`, Mapping, that are decided before the first row. Promises: the column list is
 //! explicit; computed columns are never in it; what cannot be written is a sentence, not a surprise.
 
-use super::encode::column::ColumnRule;
-use super::encode::{Binding, Filler, NativeBuilder, NestedSource};
+use super::encode::column::{Column, ColumnRule};
+use super::encode::{Binding, Filler, NativeBuilder, NestedSource, Refusal};
 use super::schema::{DefaultKind, ServerInfo, TableColumn, TableSchema};
 use super::table::Problem;
 use super::types::{Type, identifier};
@@ -40,6 +40,7 @@ pub fn map(
 ) -> (Mapping, Vec<Problem>) {
     let mut mapper = Mapper { plan, schema, server, problems: Vec::new() };
     mapper.check_names();
+    mapper.check_settings();
     let mut bindings = Vec::new();
     for column in &schema.columns {
         bindings.extend(mapper.bind(column, resolve));
@@ -80,7 +81,7 @@ impl Mapper<'_> {
             let name = &planned.column;
             match self.schema.column(name) {
                 None => {
-                    let near = self.nearest(name);
+                    let near = nearest(name, self.schema.columns.iter().map(|column| column.name.as_str()));
                     let message = format!("`{table}` has no column `{name}`, which `columns` names{near}");
                     self.problems.push(Problem::error("unknown_column", message));
                 }
@@ -94,12 +95,17 @@ impl Mapper<'_> {
         }
     }
 
-    fn nearest(&self, name: &str) -> String {
-        let names = self.schema.columns.iter().map(|column| column.name.as_str());
-        let near = names.map(|known| (strsim::damerau_levenshtein(known, name), known)).min();
-        match near {
-            Some((distance, known)) if distance <= 2 => format!(" (did you mean `{known}`?)"),
-            _ => String::new(),
+    /// Settings that the server does not know would refuse every INSERT (115).
+    fn check_settings(&mut self) {
+        let is_known = |name: &str| {
+            let of_http = ["role", "quota_key"].contains(&name) || name.starts_with("param_");
+            of_http || name.starts_with("SQL_") || self.server.settings.contains(name)
+        };
+        let unknown: Vec<&String> = self.plan.settings.keys().filter(|name| !is_known(name)).collect();
+        for name in unknown {
+            let near = nearest(name, self.server.settings.iter().map(String::as_str));
+            let message = format!("ClickHouse {} has no setting `{name}`{near}", self.server.version);
+            self.problems.push(Problem::error("unknown_setting", message));
         }
     }
 
@@ -117,23 +123,21 @@ impl Mapper<'_> {
             }
         };
         let path = planned.map_or(column.name.as_str(), |planned| planned.path.text.as_str());
-        let unit = self.unit(column, &of, planned, path);
-        let (absent, null, default_by_server) = self.fillers(column, &of, planned)?;
-        let nested = match planned {
-            None => self.nested(column, &of, resolve),
-            Some(_) => None,
+        let rule = ColumnRule {
+            unit: self.unit(column, &of, planned, path),
+            zone: self.zone(column, &of, planned),
+            server_zone: self.server.zone.clone(),
+            takes_nan: false,
         };
+        let nested = nested(column, &of, planned, resolve);
+        let (absent, null, default_by_server) = self.fillers(column, &of, planned, &rule, nested.is_some());
         Some(Binding {
             name: column.name.clone(),
             type_text: column.type_text.clone(),
             path: path.to_owned(),
             slot: resolve(path),
             nested,
-            rule: ColumnRule {
-                unit,
-                zone: planned.and_then(|planned| planned.zone.clone()),
-                server_zone: self.server.zone.clone(),
-            },
+            rule,
             default_by_server,
             absent,
             null,
@@ -150,90 +154,164 @@ impl Mapper<'_> {
         path: &str,
     ) -> Option<ColumnUnit> {
         let unit = planned.and_then(|planned| planned.unit);
-        let inner = match of.value_type() {
-            Type::Nullable(inner) => inner.value_type(),
-            plain => plain,
-        };
-        let is_date = matches!(inner, Type::Date | Type::Date32);
-        let is_time = matches!(inner, Type::DateTime { .. } | Type::DateTime64 { .. });
+        let (of_value, all) = (Times::of(of.without_null()), Times::in_all_of(of));
         let refused = match unit {
-            None if path == "_timestamp" && is_date => Some(
+            None if path == "_timestamp" && of_value.dates => Some(
                 "the Kafka timestamp is a point in time, and which date it is depends on a zone: give the column \
                       a DEFAULT from a DateTime64 column",
             ),
-            None if path == "_timestamp" && is_time => return Some(ColumnUnit::Millis),
+            None if path == "_timestamp" && of_value.times => return Some(ColumnUnit::Millis),
             None => None,
-            Some(ColumnUnit::Days) if is_time => Some("`unit: days` is for Date columns"),
+            Some(_) if !all.dates && !all.times => Some("`unit` is for dates and times: leave it out"),
+            Some(ColumnUnit::Days) if !all.dates => Some("`unit: days` is for Date columns"),
             Some(ColumnUnit::Days) => None,
-            Some(_) if is_date => Some("numbers in a Date column need `unit: days`"),
+            Some(_) if !all.times => Some("numbers in a Date column need `unit: days`"),
             Some(_) => None,
         };
-        if let Some(why) = refused {
-            let message = format!("column `{}` of `{}` is {of}: {why}", column.name, self.plan.table);
-            self.problems.push(Problem::error("unfit_unit", message));
-        }
+        self.refuse(column, of, "unfit_unit", refused);
         unit
     }
 
-    /// What an absent field and a null become, and whether the server is asked for the DEFAULT. `None`: the column
-    /// is left to the server.
+    /// The zone of text without an offset, as configured.
+    fn zone(&mut self, column: &TableColumn, of: &Type, planned: Option<&ColumnPlan>) -> Option<String> {
+        let zone = planned.and_then(|planned| planned.zone.clone())?;
+        let refused = match Times::in_all_of(of) {
+            Times { times: true, .. } => None,
+            Times { dates: true, .. } => Some("a date is taken as it is written, whatever the zone: leave out `zone`"),
+            _ => Some("`zone` is for times: leave it out"),
+        };
+        self.refuse(column, of, "unfit_zone", refused);
+        Some(zone)
+    }
+
+    fn refuse(&mut self, column: &TableColumn, of: &Type, code: &'static str, why: Option<&str>) {
+        if let Some(why) = why {
+            let message = format!("column `{}` of `{}` is {of}: {why}", column.name, self.plan.table);
+            self.problems.push(Problem::error(code, message));
+        }
+    }
+
+    /// What an absent field and a null become, and whether the server is asked for the DEFAULT.
     fn fillers(
         &mut self,
         column: &TableColumn,
         of: &Type,
         planned: Option<&ColumnPlan>,
-    ) -> Option<(Filler, Filler, bool)> {
+        rule: &ColumnRule,
+        is_member: bool,
+    ) -> (Filler, Filler, bool) {
         let strict = self.plan.missing == MissingField::DeadLetter;
         let has_default = matches!(column.default_kind, DefaultKind::Default | DefaultKind::Ephemeral)
             && !column.default_expression.is_empty();
         let by_server = has_default && of.wire_asks_default();
-        let absent = match (has_default, by_server, &column.constant) {
-            (false, ..) if strict => Filler::Refuse,
+        let constant = column.constant.as_ref().filter(|text| Column::of_constant(of, rule, text).is_ok());
+        let absent = match (has_default, by_server, constant) {
+            (false, ..) if strict => Filler::Refuse(Refusal::Strict),
             (false, ..) | (_, true, _) => Filler::Default,
             (_, _, Some(constant)) => Filler::Constant(constant.clone()),
-            (true, false, None) => self.varying_default(column, planned)?,
+            (true, false, None) => self.varying_default(column, of, planned, is_member),
         };
         let null = match of.is_nullable() {
             true => Filler::Default,
-            false if strict => Filler::Refuse,
+            false if strict => Filler::Refuse(Refusal::Strict),
             false => absent.clone(),
         };
-        Some((absent, null, by_server))
+        (absent, null, by_server)
     }
 
-    /// A DEFAULT that differs from row to row, in a column where no null on the wire can ask for it.
-    fn varying_default(&mut self, column: &TableColumn, planned: Option<&ColumnPlan>) -> Option<Filler> {
+    /// A DEFAULT that differs from row to row, in a column where no null on the wire can ask for it. A value that is
+    /// there is stored; what else is possible in one block is said.
+    fn varying_default(
+        &mut self,
+        column: &TableColumn,
+        of: &Type,
+        planned: Option<&ColumnPlan>,
+        is_member: bool,
+    ) -> Filler {
         let (name, table) = (&column.name, &self.plan.table);
-        let default = &column.default_expression;
-        if column.default_kind == DefaultKind::Ephemeral {
-            return Some(Filler::Default);
-        }
-        if planned.is_some() {
-            let message = format!(
-                "column `{name}` of `{table}` is {} DEFAULT {default}: an absent field cannot take this DEFAULT in a \
-                 block where other rows have the field, so such a row becomes a dead letter",
-                column.type_text
-            );
-            self.problems.push(Problem::warning("varying_default", message));
-            return Some(Filler::Refuse);
-        }
+        let instead = if of.is_nullable() { "null" } else { "the default of its type" };
+        let way_out = match of.without_null() {
+            plain if of.is_nullable() && plain.can_be_nullable() => format!(
+                ", or let the server be asked row by row: ALTER TABLE {} MODIFY COLUMN {} {plain} DEFAULT {}",
+                self.schema.full_name(),
+                identifier(name),
+                column.default_expression
+            ),
+            _ => String::new(),
+        };
+        let (filler, what) = match planned {
+            // Its length has to be that of the other members.
+            _ if is_member => (Filler::Default, format!("an absent field becomes {instead}")),
+            Some(_) => (
+                Filler::Refuse(Refusal::VaryingDefault),
+                format!("a record without `{}` becomes a dead letter, for `columns` names it", planned_path(planned)),
+            ),
+            None => (
+                Filler::Server,
+                format!(
+                    "in a block none of whose records has `{name}` the server fills it in; in others, records without \
+                     it get {instead}; to make dead letters of these, name the column under `columns`"
+                ),
+            ),
+        };
         let message = format!(
-            "column `{name}` of `{table}` is {} DEFAULT {default}, which the server fills in every row; to fill it \
-             from the record instead, name it under `columns`",
-            column.type_text
+            "column `{name}` of `{table}` is {} DEFAULT {}, which differs from row to row and cannot be asked for row \
+             by row: {what}{way_out}",
+            column.type_text, column.default_expression
         );
         self.problems.push(Problem::warning("varying_default", message));
-        None
+        filler
+    }
+}
+
+fn planned_path(planned: Option<&ColumnPlan>) -> &str {
+    planned.map_or("", |planned| &planned.path.text)
+}
+
+/// Members of a flattened Nested: array columns with a dot in their name. The server splits at the first one, and wants
+/// one length of all of them.
+fn nested(
+    column: &TableColumn,
+    of: &Type,
+    planned: Option<&ColumnPlan>,
+    resolve: &mut dyn FnMut(&str) -> Slot,
+) -> Option<NestedSource> {
+    let (group, member) = column.name.split_once('.')?;
+    matches!(of.value_type(), Type::Array(_)).then(|| NestedSource {
+        group: group.to_owned(),
+        objects: planned.is_none().then(|| (resolve(group), member.to_owned())),
+    })
+}
+
+fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> String {
+    let near = names.map(|known| (strsim::damerau_levenshtein(known, name), known)).min();
+    match near {
+        Some((distance, known)) if distance <= 2 => format!(" (did you mean `{known}`?)"),
+        _ => String::new(),
+    }
+}
+
+/// Which of both a type holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Times {
+    dates: bool,
+    times: bool,
+}
+
+impl Times {
+    fn of(of: &Type) -> Times {
+        Times {
+            dates: matches!(of, Type::Date | Type::Date32),
+            times: matches!(of, Type::DateTime { .. } | Type::DateTime64 { .. }),
+        }
     }
 
-    /// Members of a flattened Nested: array columns with a dot in their name.
-    fn nested(&self, column: &TableColumn, of: &Type, resolve: &mut dyn FnMut(&str) -> Slot) -> Option<NestedSource> {
-        let (group, member) = column.name.rsplit_once('.')?;
-        matches!(of.value_type(), Type::Array(_)).then(|| NestedSource {
-            group: group.to_owned(),
-            slot: resolve(group),
-            member: member.to_owned(),
-        })
+    /// In containers, too.
+    fn in_all_of(of: &Type) -> Times {
+        of.parts()
+            .into_iter()
+            .map(Times::in_all_of)
+            .fold(Times::of(of), |all, part| Times { dates: all.dates || part.dates, times: all.times || part.times })
     }
 }
 
@@ -247,7 +325,7 @@ pub fn insert_statement(schema_name: &str, header: &[ColumnHeader]) -> String {
 const BLOCK_ROWS_MAX: &str = "1000000000";
 
 /// What the protocol pins in every INSERT, as far as a server knows it.
-pub const PINNED: [(&str, &str); 10] = [
+pub const PINNED: [(&str, &str); 14] = [
     ("max_insert_block_size", BLOCK_ROWS_MAX),
     ("min_insert_block_size_rows", BLOCK_ROWS_MAX),
     ("min_insert_block_size_bytes", "0"),
@@ -257,7 +335,11 @@ pub const PINNED: [(&str, &str); 10] = [
     ("insert_deduplicate", "1"),
     ("deduplicate_insert", "enable"),
     ("deduplicate_blocks_in_dependent_materialized_views", "1"),
+    ("materialized_views_ignore_errors", "0"),
     ("input_format_null_as_default", "1"),
+    ("input_format_defaults_for_omitted_fields", "1"),
+    ("input_format_native_allow_types_conversion", "1"),
+    ("input_format_native_decode_types_in_binary_format", "0"),
 ];
 
 /// The settings of every INSERT: the user's, and over them those that the protocol pins, as far as the server knows

@@ -3,7 +3,7 @@
 //! Owns the questions. Promises: reads only, and only the system tables. Judges nothing.
 
 use super::client::Client;
-use super::errors::Failure;
+use super::errors::{Class, Failure};
 use super::types::{Type, quoted};
 use crate::sink::ColumnHeader;
 use serde::Deserialize;
@@ -40,8 +40,8 @@ pub struct TableColumn {
     pub type_text: String,
     pub default_kind: DefaultKind,
     pub default_expression: String,
-    /// The DEFAULT's value as JSON, where it is a constant that weir has to write itself.
-    pub constant: Option<String>,
+    /// The DEFAULT's value as JSON, where it is the same in every row and weir has to write it itself.
+    pub constant: Option<Vec<u8>>,
 }
 
 /// A table as it is now.
@@ -53,6 +53,8 @@ pub struct TableSchema {
     /// With its settings.
     pub engine_full: String,
     pub partition_key: String,
+    /// How many partitions the last hour's inserts went into; 0 where there were none, or nobody may see it.
+    pub partitions_written: u64,
     pub columns: Vec<TableColumn>,
 }
 
@@ -134,14 +136,31 @@ pub async fn read_table(client: &Client, database: &str, table: &str) -> Result<
     let Some(found) = client.rows::<TableRow>(&sql).await?.pop() else {
         return Ok(None);
     };
+    let partitions_written = match found.partition_key.is_empty() {
+        true => 0,
+        false => read_partitions_written(client, database, table).await?,
+    };
     Ok(Some(TableSchema {
         database: database.to_owned(),
         table: table.to_owned(),
         engine: found.engine,
         engine_full: found.engine_full,
         partition_key: found.partition_key,
+        partitions_written,
         columns: read_columns(client, database, table).await?,
     }))
+}
+
+/// Parts that no merge has made yet tell where inserts went.
+async fn read_partitions_written(client: &Client, database: &str, table: &str) -> Result<u64, Failure> {
+    let sql = format!(
+        "SELECT 'partitions' AS name, toString(uniqExact(partition_id)) AS value FROM system.parts \
+         WHERE database = {} AND table = {} AND level = 0 AND modification_time > now() - 3600",
+        quoted(database),
+        quoted(table)
+    );
+    let rows = unless_refused(client.rows::<ValueRow>(&sql).await)?.unwrap_or_default();
+    Ok(rows.first().and_then(|row| row.value.parse().ok()).unwrap_or(0))
 }
 
 /// Asks for a table's columns.
@@ -191,21 +210,21 @@ impl DefaultKind {
     }
 }
 
-/// Fills in the constant DEFAULTs that a null on the wire cannot ask for: those of columns that hold null
-/// themselves, and of types that Nullable does not wrap.
+/// Fills in the DEFAULTs that a null on the wire cannot ask for, where they are the same in every row: those of columns
+/// that hold null themselves, and of types that Nullable does not wrap.
 pub async fn read_constants(client: &Client, schema: &mut TableSchema) -> Result<(), Failure> {
-    for column in &mut schema.columns {
+    let is_wanted = |column: &&mut TableColumn| {
         let has_default = matches!(column.default_kind, DefaultKind::Default | DefaultKind::Ephemeral);
-        let Ok(of) = Type::parse(&column.type_text) else { continue };
-        if !has_default || of.wire_asks_default() || !is_literal(&column.default_expression) {
-            continue;
+        let asks = Type::parse(&column.type_text).is_ok_and(|of| !of.wire_asks_default());
+        has_default && asks && !column.default_expression.is_empty()
+    };
+    let wanted: Vec<&mut TableColumn> = schema.columns.iter_mut().filter(is_wanted).collect();
+    let called = wanted.iter().flat_map(|column| functions_of(&column.default_expression)).collect();
+    let pure = pure_functions(client, &called).await?;
+    for column in wanted {
+        if functions_of(&column.default_expression).is_subset(&pure) {
+            column.constant = evaluate(client, column).await?;
         }
-        let sql = format!(
-            "SELECT 'constant' AS name, toJSONString(CAST({}, {})) AS value",
-            column.default_expression,
-            quoted(&column.type_text)
-        );
-        column.constant = client.rows::<ValueRow>(&sql).await?.pop().map(|row| row.value);
     }
     Ok(())
 }
@@ -217,50 +236,111 @@ impl Type {
     }
 }
 
-/// Whether an expression is built of literals only, so that its value is the same in every row and at every time.
-fn is_literal(expression: &str) -> bool {
-    let mut rest = expression;
-    while let Some(c) = rest.chars().next() {
-        if c == '\'' {
-            let Some(len) = literal_len(rest) else { return false };
-            rest = &rest[len..];
-        } else if c.is_ascii_alphabetic() || c == '_' {
-            let len = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
-            if !is_pure(&rest[..len]) {
-                return false;
-            }
-            rest = &rest[len..];
-        } else if c == '`' || c == '"' {
-            return false;
-        } else {
-            rest = &rest[c.len_utf8()..];
-        }
+/// The DEFAULT's value as JSON; `None` where it needs other columns of the row.
+async fn evaluate(client: &Client, column: &TableColumn) -> Result<Option<Vec<u8>>, Failure> {
+    #[derive(Deserialize)]
+    struct HexRow {
+        weir_value: String,
     }
-    true
+    // A column of such a name would be taken for one of ours; and bytes that are no text are not what they were.
+    if column.default_expression.contains("weir_") || column.default_expression.contains('\u{fffd}') {
+        return Ok(None);
+    }
+    // In a tuple null is a value like any other; in hex, bytes that are no text come through; and without a table of
+    // its own `SELECT` would know a column `dummy`.
+    let sql = format!(
+        "SELECT hex(toJSONString(tuple(CAST(({}), {})))) AS weir_value FROM (SELECT 1 AS weir_one) \
+         SETTINGS date_time_output_format = 'iso', output_format_json_quote_denormals = 1, \
+         output_format_json_quote_64bit_integers = 0",
+        column.default_expression,
+        quoted(&column.type_text)
+    );
+    let rows = unless_refused(client.rows::<HexRow>(&sql).await)?.unwrap_or_default();
+    Ok(rows.first().and_then(|row| unhex(&row.weir_value)).and_then(|tuple| {
+        let inner = tuple.strip_prefix(b"[")?.strip_suffix(b"]")?;
+        Some(inner.to_vec())
+    }))
 }
 
-/// The bytes of the string literal at the start.
-fn literal_len(text: &str) -> Option<usize> {
+/// Those of these functions that give the same value for the same arguments at every time.
+async fn pure_functions(client: &Client, called: &BTreeSet<String>) -> Result<BTreeSet<String>, Failure> {
+    #[derive(Deserialize)]
+    struct FunctionRow {
+        name: String,
+        case_insensitive: u8,
+        deterministic: Option<u8>,
+        /// Its name in older versions.
+        is_deterministic: Option<u8>,
+    }
+    if called.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let names: Vec<String> =
+        called.iter().flat_map(|name| [quoted(name), quoted(&name.to_ascii_lowercase())]).collect();
+    let sql = format!("SELECT * FROM system.functions WHERE name IN ({})", names.join(", "));
+    let rows = unless_refused(client.rows::<FunctionRow>(&sql).await)?.unwrap_or_default();
+    let is_pure = |name: &&String| {
+        let is_it = |row: &&FunctionRow| {
+            row.name == **name || (row.case_insensitive != 0 && row.name == name.to_ascii_lowercase())
+        };
+        rows.iter().find(is_it).is_some_and(|row| row.deterministic.or(row.is_deterministic) == Some(1))
+    };
+    Ok(called.iter().filter(is_pure).cloned().collect())
+}
+
+/// `None` where the server has no answer to the question, now or later.
+fn unless_refused<T>(answer: Result<T, Failure>) -> Result<Option<T>, Failure> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(failure) if failure.class == Class::Retry => Err(failure),
+        Err(_) => Ok(None),
+    }
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let pairs = text.as_bytes().chunks(2);
+    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
+/// Words of the grammar that may stand before a parenthesis.
+const OPERATORS: [&str; 6] = ["AND", "IN", "IS", "LIKE", "NOT", "OR"];
+
+/// The names that stand before a parenthesis: functions, or what the server will not know as one.
+fn functions_of(expression: &str) -> BTreeSet<String> {
+    let mut called = BTreeSet::new();
+    let mut rest = expression;
+    while let Some(c) = rest.chars().next() {
+        let (word, behind) = match c {
+            '\'' | '`' | '"' => match rest.split_at_checked(quoted_len(rest)) {
+                Some((word, behind)) if c != '\'' => (&word[1..word.len() - 1], behind),
+                Some((_, behind)) => ("", behind),
+                None => break,
+            },
+            c if c.is_ascii_alphabetic() || c == '_' => {
+                rest.split_at(rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len()))
+            }
+            c => ("", &rest[c.len_utf8()..]),
+        };
+        if !word.is_empty() && !OPERATORS.contains(&word) && behind.trim_start().starts_with('(') {
+            called.insert(word.to_owned());
+        }
+        rest = behind;
+    }
+    called
+}
+
+/// The bytes of the literal or name at the start, quotes included; more than there are where it does not close.
+fn quoted_len(text: &str) -> usize {
     let bytes = text.as_bytes();
     let mut at = 1;
     loop {
-        match bytes.get(at)? {
-            b'\\' => at += 2,
-            b'\'' => return Some(at + 1),
-            _ => at += 1,
+        match bytes.get(at) {
+            None => return usize::MAX,
+            Some(b'\\') => at += 2,
+            Some(byte) if *byte == bytes[0] => return at + 1,
+            Some(_) => at += 1,
         }
     }
-}
-
-/// Functions and words that give the same value for the same literals.
-fn is_pure(word: &str) -> bool {
-    let known =
-        ["array", "map", "tuple", "CAST", "cast", "_CAST", "AS", "NULL", "null", "true", "false", "e", "inf", "nan"];
-    known.contains(&word)
-        || word.starts_with("emptyArray")
-        || ["toInt", "toUInt", "toFloat", "toDecimal", "toString", "toUUID", "toIPv", "defaultValueOfTypeName"]
-            .iter()
-            .any(|prefix| word.starts_with(prefix))
 }
 
 /// The tables behind all materialized views that an INSERT into a table feeds, views upon views included.
@@ -319,14 +399,24 @@ impl ViewRow {
     }
 }
 
-/// The `TO db.table` of a view's statement, which stands before the columns and the SELECT.
+/// The `TO db.table` of a view's statement, which stands right behind its name, before columns, engine and SELECT: a
+/// TTL of its own table may have a TO as well.
 fn named_target(statement: &str, own_database: &str) -> Option<(String, String)> {
-    let head = statement.split(" AS SELECT").next().unwrap_or(statement);
+    let (_, name) = statement.split_once(" VIEW ")?;
+    let (_, mut head) = split_name(name.strip_prefix("IF NOT EXISTS ").unwrap_or(name), own_database)?;
+    for end in [" (", " ENGINE ", " AS SELECT", " AS WITH"] {
+        head = head.split(end).next().unwrap_or(head);
+    }
     let (_, behind) = head.split_once(" TO ")?;
-    let (first, rest) = split_identifier(behind)?;
+    Some(split_name(behind, own_database)?.0)
+}
+
+/// Database and name at the start, and what follows them.
+fn split_name<'a>(text: &'a str, own_database: &str) -> Option<((String, String), &'a str)> {
+    let (first, rest) = split_identifier(text)?;
     match rest.strip_prefix('.') {
-        Some(rest) => Some((first, split_identifier(rest)?.0)),
-        None => Some((own_database.to_owned(), first)),
+        Some(rest) => split_identifier(rest).map(|(name, rest)| ((first, name), rest)),
+        None => Some(((own_database.to_owned(), first), rest)),
     }
 }
 
@@ -366,14 +456,24 @@ mod tests {
     }
 
     #[test]
-    fn only_literals_are_constant() {
-        for constant in
-            ["[]", "['a', 'it\\'s (now())']", "map('a', 1)", "5", "NULL", "CAST([], 'Array(String)')", "-1.5"]
-        {
-            assert!(is_literal(constant), "{constant}");
-        }
-        for other in ["now()", "[id]", "generateUUIDv4()", "`a`", "splitByChar(',', s)", "[today()]"] {
-            assert!(!is_literal(other), "{other}");
-        }
+    fn the_place_of_a_ttl_is_no_target() {
+        let inner = "CREATE MATERIALIZED VIEW d.mv (`a` UInt8, `t` DateTime) ENGINE = MergeTree ORDER BY a \
+                     TTL t + toIntervalDay(1) TO VOLUME 'cold' SETTINGS index_granularity = 8192 AS SELECT 1 AS a";
+        assert_eq!(named_target(inner, "own"), None);
+        let pair = |database: &str, table: &str| Some((database.to_owned(), table.to_owned()));
+        let odd = "CREATE MATERIALIZED VIEW d.`mv (3) TO x` TO d.tgt (`a` UInt8) AS SELECT 1";
+        assert_eq!(named_target(odd, "own"), pair("d", "tgt"));
+        let refreshed = "CREATE MATERIALIZED VIEW d.mv REFRESH EVERY 1 DAY APPEND TO d.tgt (`a` UInt8) AS SELECT 1";
+        assert_eq!(named_target(refreshed, "own"), pair("d", "tgt"));
+    }
+
+    #[test]
+    fn the_functions_of_a_default_are_found_and_its_texts_are_none() {
+        let called = |expression: &str| functions_of(expression).into_iter().collect::<Vec<_>>();
+        assert_eq!(called("'it\\'s (now())'"), Vec::<String>::new());
+        assert_eq!(called("CAST([], 'Array(String)') + NOW ()"), ["CAST", "NOW"]);
+        assert_eq!(called("arrayMap(x -> (x + 1), [`a(b)`, \"c\"])"), ["arrayMap"]);
+        assert_eq!(called("`rand`(1) + multiIf((1 IN (1, 2)), 3, 4)"), ["multiIf", "rand"]);
+        assert_eq!(called("'open"), Vec::<String>::new());
     }
 }

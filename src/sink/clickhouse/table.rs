@@ -5,7 +5,7 @@
 
 use super::client::Client;
 use super::errors::Failure;
-use super::schema::{self, ServerInfo, TableSchema, ViewTarget};
+use super::schema::{self, ServerInfo, TableColumn, TableSchema, ViewTarget};
 use crate::config::plan::DeliveryGuarantee;
 use crate::error::Severity;
 use serde::Deserialize;
@@ -41,9 +41,19 @@ pub struct Load {
     pub delivery: DeliveryGuarantee,
     /// How many urls there are.
     pub servers: usize,
-    /// How many tasks insert.
+    /// How many tasks insert, those of other pipelines that write into the table included.
     pub tasks: u64,
     pub batch_interval_ms: u64,
+}
+
+impl Load {
+    /// The same where other pipelines write into the table, too, at these intervals. They are taken to have as many
+    /// tasks as this one: nobody asks for their topics.
+    pub fn beside(self, intervals_ms: &[u64]) -> Load {
+        let tasks_of =
+            |interval_ms: &u64| self.tasks.saturating_mul(self.batch_interval_ms).div_ceil((*interval_ms).max(1));
+        Load { tasks: self.tasks + intervals_ms.iter().map(tasks_of).sum::<u64>(), ..self }
+    }
 }
 
 /// All that is known about a sink's table.
@@ -123,7 +133,18 @@ pub fn judge(server: &ServerInfo, schema: &TableSchema, views: &[ViewTarget], lo
     if load.delivery == DeliveryGuarantee::AtLeastOnce {
         return at_least_once(schema);
     }
-    let mut problems = judge_table(server, schema, load, None);
+    let mut problems = Vec::new();
+    if !server.settings.contains("insert_deduplication_token") {
+        problems.push(Problem::error(
+            "no_tokens",
+            format!(
+                "ClickHouse {} knows no insert_deduplication_token, by which a repeated block is dropped: take a \
+                 newer one (22.2 or later), or set `delivery: at_least_once`",
+                server.version
+            ),
+        ));
+    }
+    problems.extend(judge_table(server, schema, load, None));
     for view in views {
         match &view.target {
             Some(target) => problems.extend(judge_table(server, target, load, Some(&view.view))),
@@ -162,12 +183,12 @@ fn judge_table(server: &ServerInfo, schema: &TableSchema, load: Load, view: Opti
         return vec![unfit_engine(schema, &whose)];
     }
     let windows = Windows::of(server, schema);
-    let count_needed = window_needed(load);
+    let needed = Needed { count: count_needed(load, schema), partitions: partitions_touched(schema) };
     let mut problems = Vec::new();
     if is_replicated(&schema.engine) {
-        problems.extend(judge_replicated(&windows, &name, &whose, count_needed));
+        problems.extend(judge_replicated(&windows, &name, &whose, needed));
     } else {
-        if load.servers > 1 && view.is_none() {
+        if load.servers > 1 {
             problems.push(Problem::error(
                 "plain_table_on_several_servers",
                 format!(
@@ -178,7 +199,7 @@ fn judge_table(server: &ServerInfo, schema: &TableSchema, load: Load, view: Opti
                 ),
             ));
         }
-        problems.extend(judge_plain(&windows, &name, &whose, count_needed));
+        problems.extend(judge_plain(&windows, &name, &whose, needed));
     }
     problems
 }
@@ -202,15 +223,96 @@ fn is_replicated(engine: &str) -> bool {
     engine.starts_with("Replicated") || engine.starts_with("Shared")
 }
 
-/// How many parts a table must remember: two hours of them.
-pub fn window_needed(load: Load) -> u64 {
-    parts_per_hour(load).saturating_mul(2).max(WINDOW_COUNT_MIN)
+/// What a table must remember.
+#[derive(Clone, Copy)]
+struct Needed {
+    count: u64,
+    /// Of the table, in one insert: each takes a place in the window.
+    partitions: u64,
 }
 
-/// Parts that an hour brings: one per task, interval, and partition of the table that a block touches (one, as far
-/// as can be known before).
-fn parts_per_hour(load: Load) -> u64 {
-    load.tasks.saturating_mul(3_600_000) / load.batch_interval_ms.max(1)
+impl Needed {
+    fn shown(self) -> String {
+        match self.partitions {
+            1 => format!("this pipeline needs {}", self.count),
+            many => {
+                format!("this pipeline, whose blocks touch about {many} partitions of it each, needs {}", self.count)
+            }
+        }
+    }
+}
+
+/// How many parts a table without partitions must remember: two hours of them.
+pub fn window_needed(load: Load) -> u64 {
+    window_for(load, 1)
+}
+
+fn count_needed(load: Load, schema: &TableSchema) -> u64 {
+    window_for(load, partitions_touched(schema))
+}
+
+fn window_for(load: Load, partitions: u64) -> u64 {
+    parts_per_hour(load, partitions).saturating_mul(2).max(WINDOW_COUNT_MIN)
+}
+
+/// Parts that an hour brings: one per task, interval, and partition of the table that a block touches.
+fn parts_per_hour(load: Load, partitions: u64) -> u64 {
+    load.tasks.saturating_mul(3_600_000).saturating_mul(partitions) / load.batch_interval_ms.max(1)
+}
+
+/// Rows of one block lie in this partition of time and, those that are late, in the one before.
+const PARTITIONS_BY_TIME: u64 = 2;
+/// What else a table is divided by (a country, a tenant) cannot be known before rows have come.
+const PARTITIONS_UNKNOWN: u64 = 8;
+/// More in one insert is what ClickHouse itself refuses by default.
+const PARTITIONS_MAX: u64 = 100;
+
+/// How many partitions of the table a block touches: by its key, and not fewer than the last hour's inserts did.
+fn partitions_touched(schema: &TableSchema) -> u64 {
+    let key = schema.partition_key.trim();
+    if key.is_empty() || key == "tuple()" {
+        return 1;
+    }
+    let parts = match key.strip_prefix('(').and_then(|inner| inner.strip_suffix(')')) {
+        Some(inner) => split_outside_parentheses(inner),
+        None => vec![key],
+    };
+    let by_key = parts.into_iter().map(|part| partitions_of(part.trim(), schema)).fold(1, u64::saturating_mul);
+    by_key.min(PARTITIONS_MAX).max(schema.partitions_written)
+}
+
+/// By how much one part of a partition key divides a block.
+fn partitions_of(part: &str, schema: &TableSchema) -> u64 {
+    let is_date = |column: &TableColumn| column.type_text.contains("Date");
+    let function = part.split_once('(').map_or("", |(function, _)| function);
+    let of_time = ["toYYYYMM", "toDate", "toMonday", "toStartOf", "toYear", "toISOYear", "toQuarter", "toLastDay"];
+    let is_of_time = of_time.iter().any(|begins| function.starts_with(begins))
+        || function.eq_ignore_ascii_case("date_trunc")
+        || function.eq_ignore_ascii_case("dateTrunc");
+    let column = part.trim_matches('`');
+    if is_of_time || schema.column(column).is_some_and(is_date) {
+        return PARTITIONS_BY_TIME;
+    }
+    let divisor = match part.rsplit_once('%') {
+        Some((_, divisor)) => divisor.trim().parse(),
+        None => {
+            part.strip_prefix("modulo(").unwrap_or("").trim_end_matches(')').rsplit(", ").next().unwrap_or("").parse()
+        }
+    };
+    divisor.unwrap_or(PARTITIONS_UNKNOWN)
+}
+
+fn split_outside_parentheses(text: &str) -> Vec<&str> {
+    let mut depth = 0;
+    text.split(|c| {
+        match c {
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            _ => {}
+        }
+        c == ',' && depth == 0
+    })
+    .collect()
 }
 
 /// The deduplication windows of a table: its own settings, else the server's defaults.
@@ -248,54 +350,62 @@ fn setting_of(engine_full: &str, name: &str) -> Option<u64> {
     })
 }
 
-fn judge_plain(windows: &Windows, name: &str, whose: &str, count_needed: u64) -> Option<Problem> {
-    if windows.plain >= count_needed {
+fn judge_plain(windows: &Windows, name: &str, whose: &str, needed: Needed) -> Option<Problem> {
+    if windows.plain >= needed.count {
         return None;
     }
     let is = match windows.plain {
         0 => "does not drop repeated blocks (non_replicated_deduplication_window = 0)".to_owned(),
         window => format!(
-            "remembers the last {window} parts (non_replicated_deduplication_window), and this pipeline needs \
-             {count_needed}: less than that may pass before a block is repeated"
+            "remembers the last {window} parts (non_replicated_deduplication_window), and {}: less than that may pass \
+             before a block is repeated",
+            needed.shown()
         ),
     };
     let message = format!("{whose} {is}; mend it, or set `delivery: at_least_once`");
-    let fix = format!("ALTER TABLE {name} MODIFY SETTING non_replicated_deduplication_window = {count_needed}");
+    let fix = format!("ALTER TABLE {name} MODIFY SETTING non_replicated_deduplication_window = {}", needed.count);
     Some(Problem::error("no_window", message).with_fix(fix))
 }
 
-fn judge_replicated(windows: &Windows, name: &str, whose: &str, count_needed: u64) -> Option<Problem> {
-    if windows.count >= count_needed && windows.seconds >= WINDOW_SECONDS_MIN {
+fn judge_replicated(windows: &Windows, name: &str, whose: &str, needed: Needed) -> Option<Problem> {
+    if windows.count >= needed.count && windows.seconds >= WINDOW_SECONDS_MIN {
         return None;
     }
     let message = format!(
-        "{whose} remembers the last {} parts for {} s (replicated_deduplication_window, _seconds), and this pipeline \
-         needs {count_needed} for {WINDOW_SECONDS_MIN} s: a block repeated after an outage would come twice; mend \
-         it, or set `delivery: at_least_once`",
-        windows.count, windows.seconds
+        "{whose} remembers the last {} parts for {} s (replicated_deduplication_window, _seconds), and {} for \
+         {WINDOW_SECONDS_MIN} s: a block repeated after an outage would come twice; mend it, or set \
+         `delivery: at_least_once`",
+        windows.count,
+        windows.seconds,
+        needed.shown()
     );
     let fix = format!(
         "ALTER TABLE {name} MODIFY SETTING replicated_deduplication_window = {}, \
          replicated_deduplication_window_seconds = {}",
-        windows.count.max(count_needed),
+        windows.count.max(needed.count),
         windows.seconds.max(WINDOW_SECONDS_MIN)
     );
     Some(Problem::error("short_window", message).with_fix(fix))
 }
 
 /// For how long an announced block may go unacknowledged before its token may have left the table's window: its
-/// seconds where it has them, and the time in which the pipeline at its fullest would fill its count.
+/// seconds where it has them, and the time in which the pipeline at its fullest would fill its count. For ever with
+/// `delivery: at_least_once`, which counts on no window: what is unclear is sent again.
 pub fn window_seconds(server: &ServerInfo, schema: &TableSchema, load: Load) -> u64 {
+    if load.delivery == DeliveryGuarantee::AtLeastOnce {
+        return u64::MAX;
+    }
     let windows = Windows::of(server, schema);
     let replicated = is_replicated(&schema.engine);
     let count = if replicated { windows.count } else { windows.plain };
-    let by_count = count.saturating_mul(3600) / parts_per_hour(load).max(1);
+    let by_count = count.saturating_mul(3600) / parts_per_hour(load, partitions_touched(schema)).max(1);
     if replicated { by_count.min(windows.seconds) } else { by_count }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     fn table(engine: &str, settings: &str) -> TableSchema {
         TableSchema {
@@ -304,6 +414,7 @@ mod tests {
             engine: engine.to_owned(),
             engine_full: format!("{engine} ORDER BY a SETTINGS index_granularity = 8192{settings}"),
             partition_key: String::new(),
+            partitions_written: 0,
             columns: Vec::new(),
         }
     }
@@ -316,7 +427,8 @@ mod tests {
         ];
         let windows: std::collections::BTreeMap<_, _> =
             windows.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        ServerInfo { plain_windows: windows.clone(), replicated_windows: windows, ..ServerInfo::default() }
+        let settings = ["insert_deduplication_token".to_owned()].into();
+        ServerInfo { plain_windows: windows.clone(), replicated_windows: windows, settings, ..ServerInfo::default() }
     }
 
     const LOAD: Load =
@@ -342,6 +454,9 @@ mod tests {
         let busy = Load { tasks: 64, batch_interval_ms: 1_000, ..LOAD };
         let problems = judged("MergeTree", ", non_replicated_deduplication_window = 10000", busy);
         assert!(problems[0].fix_sql.as_ref().unwrap().ends_with("= 460800"), "{problems:?}");
+        let shared = busy.beside(&[1_000, 4_000]);
+        assert_eq!(window_needed(shared), 460_800 * 9 / 4);
+        assert_eq!(window_needed(LOAD.beside(&[])), window_needed(LOAD));
     }
 
     #[test]
@@ -375,6 +490,64 @@ mod tests {
         let two = Load { servers: 2, ..LOAD };
         let problems = judged("MergeTree", ", non_replicated_deduplication_window = 10000", two);
         assert_eq!(problems[0].code, "plain_table_on_several_servers");
+        let week = ", replicated_deduplication_window_seconds = 604800";
+        let target = table("MergeTree", ", non_replicated_deduplication_window = 10000");
+        let views = [ViewTarget { view: "d.mv".to_owned(), target: Some(target) }];
+        let problems = judge(&server(), &table("ReplicatedMergeTree", week), &views, two);
+        assert_eq!(problems[0].code, "plain_table_on_several_servers");
+        assert!(problems[0].message.contains("d.mv"), "{problems:?}");
+    }
+
+    #[test]
+    fn each_partition_that_a_block_touches_takes_a_place_in_the_window() {
+        let by = |key: &str, partitions_written: u64| {
+            let column = |name: &str, of: &str| TableColumn {
+                name: name.to_owned(),
+                type_text: of.to_owned(),
+                default_kind: schema::DefaultKind::None,
+                default_expression: String::new(),
+                constant: None,
+            };
+            TableSchema {
+                partition_key: key.to_owned(),
+                partitions_written,
+                columns: vec![column("day", "Date"), column("country", "String")],
+                ..table("MergeTree", ", non_replicated_deduplication_window = 10000")
+            }
+        };
+        let touched = |key: &str| partitions_touched(&by(key, 0));
+        assert_eq!((touched(""), touched("tuple()")), (1, 1));
+        assert_eq!(
+            (touched("toYYYYMM(ts)"), touched("day"), touched("toStartOfInterval(ts, toIntervalHour(6))")),
+            (2, 2, 2)
+        );
+        assert_eq!((touched("id % 4"), touched("modulo(id, 16)"), touched("country")), (4, 16, 8));
+        assert_eq!((touched("(toYYYYMM(ts), id % 4)"), touched("(country, id % 1000)")), (8, 100));
+        assert_eq!((partitions_touched(&by("toYYYYMM(ts)", 31)), partitions_touched(&by("", 31))), (31, 1));
+
+        let busy = Load { tasks: 8, batch_interval_ms: 2_000, ..LOAD };
+        let problems = judge(&server(), &by("country", 20), &[], busy);
+        assert!(problems[0].fix_sql.as_ref().unwrap().ends_with("= 576000"), "{problems:?}");
+        assert!(problems[0].message.contains("about 20 partitions"), "{problems:?}");
+        let week = window_seconds(&server(), &by("", 0), LOAD);
+        assert_eq!(window_seconds(&server(), &by("country", 20), LOAD), week / 20);
+    }
+
+    #[test]
+    fn a_server_without_tokens_is_refused() {
+        let old = ServerInfo { settings: BTreeSet::new(), version: "21.8".to_owned(), ..server() };
+        let good = table("MergeTree", ", non_replicated_deduplication_window = 10000");
+        assert_eq!(judge(&old, &good, &[], LOAD)[0].code, "no_tokens");
+        let at_least_once = Load { delivery: DeliveryGuarantee::AtLeastOnce, ..LOAD };
+        assert_eq!(judge(&old, &good, &[], at_least_once), []);
+    }
+
+    #[test]
+    fn at_least_once_counts_on_no_window() {
+        let at_least_once = Load { delivery: DeliveryGuarantee::AtLeastOnce, ..LOAD };
+        for engine in ["MergeTree", "ReplicatedMergeTree", "Memory"] {
+            assert_eq!(window_seconds(&server(), &table(engine, ""), at_least_once), u64::MAX, "{engine}");
+        }
     }
 
     #[test]

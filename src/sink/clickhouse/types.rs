@@ -83,6 +83,28 @@ impl Type {
         }
     }
 
+    /// The type whose values it holds, null apart.
+    pub fn without_null(&self) -> &Type {
+        match self.value_type() {
+            Type::Nullable(inner) => inner.value_type(),
+            plain => plain,
+        }
+    }
+
+    /// The types that a container, or a wrapper, is made of.
+    pub fn parts(&self) -> Vec<&Type> {
+        match self {
+            Type::Array(inner)
+            | Type::Nullable(inner)
+            | Type::LowCardinality(inner)
+            | Type::SimpleAggregate(_, inner) => vec![inner],
+            Type::Map(key, value) => vec![key, value],
+            Type::Tuple(elements) | Type::Nested(elements) => elements.iter().map(|element| &element.of).collect(),
+            Type::Json { typed_paths, .. } => typed_paths.iter().map(|(_, of)| of).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Whether a null can be stored.
     pub fn is_nullable(&self) -> bool {
         matches!(self.value_type(), Type::Nullable(_))

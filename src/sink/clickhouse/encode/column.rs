@@ -84,6 +84,40 @@ impl Column {
         Ok(Column { nulls: None, shape })
     }
 
+    /// A column that holds one row: a value as the server writes it, by its own rules alone.
+    pub fn of_constant(of: &Type, rule: &ColumnRule, text: &[u8]) -> Result<Column, String> {
+        let shown = String::from_utf8_lossy(text);
+        let unfit = || format!("its DEFAULT {shown} is none of its values");
+        let rule = ColumnRule { unit: None, zone: None, takes_nan: true, ..rule.clone() };
+        let mut column = Column::of(of, &rule)?;
+        let value = Value::parse(text).map_err(|_| unfit())?;
+        column.put(value).map_err(|_| unfit())?;
+        Ok(column)
+    }
+
+    /// Appends the rows of another column of the same type.
+    pub(super) fn append(&mut self, other: &Column) {
+        if let (Some(nulls), Some(its_nulls)) = (&mut self.nulls, &other.nulls) {
+            nulls.extend_from_slice(its_nulls);
+        }
+        match (&mut self.shape, &other.shape) {
+            (Shape::Leaf { bytes, .. }, Shape::Leaf { bytes: its_bytes, .. }) => bytes.extend_from_slice(its_bytes),
+            (Shape::Array { ends, of, .. }, Shape::Array { ends: its_ends, of: its_of, .. }) => {
+                append_ends(ends, its_ends);
+                of.append(its_of);
+            }
+            (Shape::Map { ends, key, value }, Shape::Map { ends: its_ends, key: its_key, value: its_value }) => {
+                append_ends(ends, its_ends);
+                key.append(its_key);
+                value.append(its_value);
+            }
+            (Shape::Tuple { of, .. }, Shape::Tuple { of: its_of, .. }) => {
+                of.iter_mut().zip(its_of).for_each(|(column, its_column)| column.append(its_column));
+            }
+            _ => unreachable!("both are of one type"),
+        }
+    }
+
     /// Writes one value. After an error the column is to be cut back.
     pub fn put(&mut self, value: Value<'_>) -> Result<(), Misfit> {
         if value.is_null() {
@@ -230,6 +264,11 @@ impl Column {
     }
 }
 
+fn append_ends(ends: &mut Vec<u64>, its_ends: &[u64]) {
+    let before = ends.last().copied().unwrap_or(0);
+    ends.extend(its_ends.iter().map(|end| before + end));
+}
+
 fn noted(sizes: &mut dyn Iterator<Item = usize>) -> usize {
     sizes.next().expect("every buffer was noted")
 }
@@ -242,6 +281,8 @@ pub struct ColumnRule {
     pub zone: Option<String>,
     /// The server's zone, for columns without one.
     pub server_zone: String,
+    /// Floats take `nan` and `inf`, as the server writes them; records have none.
+    pub takes_nan: bool,
 }
 
 impl ColumnRule {
@@ -266,8 +307,7 @@ impl Shape {
 fn leaf(of: &Type, rule: &ColumnRule) -> Result<Leaf, String> {
     Ok(match of {
         Type::Int { bits, signed } => int_leaf(*bits, *signed),
-        Type::Float { bits: 32 } => Leaf::F32,
-        Type::Float { .. } => Leaf::F64,
+        Type::Float { bits } => float_leaf(*bits, rule.takes_nan),
         Type::Decimal { precision, scale } => Leaf::Decimal { precision: *precision, scale: *scale },
         Type::Bool => Leaf::Bool,
         Type::String => Leaf::String,
@@ -284,6 +324,15 @@ fn leaf(of: &Type, rule: &ColumnRule) -> Result<Leaf, String> {
         Type::Json { typed_paths, .. } => Leaf::Json(json_rule(typed_paths, rule)?),
         container => unreachable!("{container} is no single value"),
     })
+}
+
+fn float_leaf(bits: u16, takes_nan: bool) -> Leaf {
+    match (bits, takes_nan) {
+        (32, false) => Leaf::F32,
+        (32, true) => Leaf::F32OrNan,
+        (_, false) => Leaf::F64,
+        (_, true) => Leaf::F64OrNan,
+    }
 }
 
 fn int_leaf(bits: u16, signed: bool) -> Leaf {
@@ -303,24 +352,9 @@ fn int_leaf(bits: u16, signed: bool) -> Leaf {
     }
 }
 
-/// The server parses declared paths by its own rules, so only types on which both agree are taken.
 fn json_rule(typed_paths: &[(String, Type)], rule: &ColumnRule) -> Result<JsonRule, String> {
-    let mut typed = Vec::new();
-    for (path, of) in typed_paths {
-        let inner = match of.value_type() {
-            Type::Nullable(inner) => inner.value_type(),
-            plain => plain,
-        };
-        let agreed = matches!(inner, Type::Int { bits: 8..=64, .. } | Type::Float { .. } | Type::Bool | Type::String);
-        if !agreed {
-            return Err(format!(
-                "path `{path}` of a JSON column is declared as {of}, which weir cannot check before the server \
-                 does; leave the path undeclared, or declare it as an integer, Float64, Bool or String"
-            ));
-        }
-        typed.push((path.clone(), leaf(inner, rule)?));
-    }
-    Ok(JsonRule { typed_paths: typed })
+    let column = |(path, of): &(String, Type)| Ok((path.clone(), Column::of(of, rule)?));
+    Ok(JsonRule { typed_paths: typed_paths.iter().map(column).collect::<Result<_, String>>()? })
 }
 
 fn write_ends(ends: &[u64], out: &mut impl FnMut(&[u8])) {
@@ -432,7 +466,7 @@ fn put_element(of: &mut Column, element: Value<'_>, name: &[u8]) -> Result<(), M
     let Value::Object(text) = element else {
         return Err(Misfit::Kind);
     };
-    put_or_default(of, find(text, name)?)
+    put_or_default(of, find_member(text, name)?)
 }
 
 /// A name that is absent (or null, where null does not fit) takes the type's default.
@@ -442,6 +476,18 @@ fn put_or_default(column: &mut Column, value: Value<'_>) -> Result<(), Misfit> {
         return Ok(());
     }
     column.put(value)
+}
+
+/// What an object holds under the name of a member of a Nested, whose own dots may be a path.
+fn find_member<'a>(object: &'a [u8], wanted: &[u8]) -> Result<Value<'a>, Misfit> {
+    let found = find(object, wanted)?;
+    let Some(dot) = wanted.iter().position(|byte| *byte == b'.').filter(|_| found == Value::Absent) else {
+        return Ok(found);
+    };
+    match find(object, &wanted[..dot])? {
+        Value::Object(inner) => find_member(inner, &wanted[dot + 1..]),
+        _ => Ok(Value::Absent),
+    }
 }
 
 /// What an object holds under a name; a name that is given twice is an error.

@@ -14,6 +14,8 @@ use crate::config::plan::ColumnUnit;
 const DAYS_MIN: i64 = -25_567;
 const DAYS_MAX: i64 = 120_529;
 const SECONDS_PER_DAY: i64 = 86_400;
+/// The same in milliseconds; with nine digits the end comes earlier.
+pub const HELD_MS: std::ops::Range<i64> = DAYS_MIN * SECONDS_PER_DAY * 1000..(DAYS_MAX + 1) * SECONDS_PER_DAY * 1000;
 
 /// How a column reads points in time.
 #[derive(Clone, PartialEq, Debug)]

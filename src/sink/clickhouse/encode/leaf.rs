@@ -7,8 +7,9 @@ use super::Misfit;
 use super::instant::{self, TimeRule};
 use super::json::Value;
 use super::number;
-use super::object::JsonRule;
+use super::object::{JsonRule, Shown};
 use crate::codec::number as exact;
+use crate::codec::time::Moment;
 use ethnum::{I256, U256};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -29,6 +30,8 @@ pub enum Leaf {
     I256,
     F32,
     F64,
+    F32OrNan,
+    F64OrNan,
     Decimal { precision: u8, scale: u8 },
     Bool,
     String,
@@ -60,6 +63,11 @@ impl Names {
     fn value(&self, name: &[u8]) -> Result<i16, Misfit> {
         let found = self.0.binary_search_by(|(known, _)| known.as_ref().cmp(name));
         found.map(|at| self.0[at].1).map_err(|_| Misfit::UnknownName)
+    }
+
+    fn name(&self, value: i16) -> String {
+        let named = self.0.iter().find(|(_, known)| *known == value).expect("only values with a name are written");
+        String::from_utf8_lossy(&named.0).into_owned()
     }
 
     /// The type's default: the lowest value, as the server has it.
@@ -128,6 +136,14 @@ macro_rules! with_writer {
             }
             Leaf::F64 => {
                 let $put = l::put_f64;
+                $body
+            }
+            Leaf::F32OrNan => {
+                let $put = l::put_f32_or_nan;
+                $body
+            }
+            Leaf::F64OrNan => {
+                let $put = l::put_f64_or_nan;
                 $body
             }
             Leaf::Decimal { precision, scale } => {
@@ -228,20 +244,89 @@ impl Leaf {
         }
     }
 
+    /// One cell's bytes as JSON that the server reads back as the same value, whatever its settings: times as ticks,
+    /// which no zone moves; decimals and wide integers between quotes, past its doubles.
+    pub(super) fn shown(&self, cell: &[u8]) -> Shown {
+        let plain = |number: &dyn std::fmt::Display| Shown::Plain(number.to_string());
+        let date = |days: i64| {
+            let midnight = Moment { seconds: days * 86_400, nanos: 0 }.to_rfc3339();
+            Shown::Text(midnight[..10].to_owned())
+        };
+        match self {
+            Leaf::U8 => plain(&u8::from_le_bytes(cell_of(cell))),
+            Leaf::U16 => plain(&u16::from_le_bytes(cell_of(cell))),
+            Leaf::U32 | Leaf::DateTime(_) => plain(&u32::from_le_bytes(cell_of(cell))),
+            Leaf::U64 => plain(&u64::from_le_bytes(cell_of(cell))),
+            Leaf::U128 => Shown::Text(u128::from_le_bytes(cell_of(cell)).to_string()),
+            Leaf::U256 => Shown::Text(U256::from_le_bytes(cell_of(cell)).to_string()),
+            Leaf::I8 => plain(&i8::from_le_bytes(cell_of(cell))),
+            Leaf::I16 => plain(&i16::from_le_bytes(cell_of(cell))),
+            Leaf::I32 => plain(&i32::from_le_bytes(cell_of(cell))),
+            Leaf::I64 | Leaf::DateTime64(..) => plain(&i64::from_le_bytes(cell_of(cell))),
+            Leaf::I128 => Shown::Text(i128::from_le_bytes(cell_of(cell)).to_string()),
+            Leaf::I256 => Shown::Text(I256::from_le_bytes(cell_of(cell)).to_string()),
+            // The exponent keeps a large one from being read as an integer.
+            Leaf::F32 | Leaf::F32OrNan => Shown::Plain(format!("{:e}", f64::from(f32::from_le_bytes(cell_of(cell))))),
+            Leaf::F64 | Leaf::F64OrNan => Shown::Plain(format!("{:e}", f64::from_le_bytes(cell_of(cell)))),
+            Leaf::Decimal { scale, .. } => Shown::Text(shown_decimal(cell, usize::from(*scale))),
+            Leaf::Bool => plain(&(cell[0] != 0)),
+            Leaf::String => Shown::Text(String::from_utf8_lossy(behind_len(cell)).into_owned()),
+            Leaf::FixedString(_) => {
+                let len = cell.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+                Shown::Text(String::from_utf8_lossy(&cell[..len]).into_owned())
+            }
+            Leaf::Uuid => {
+                let half = |at: usize| u64::from_le_bytes(cell_of(&cell[at..at + 8]));
+                let digits = format!("{:016x}{:016x}", half(0), half(8));
+                let parts = [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]];
+                Shown::Text(parts.join("-"))
+            }
+            Leaf::Date(_) => date(i64::from(u16::from_le_bytes(cell_of(cell)))),
+            Leaf::Date32(_) => date(i64::from(i32::from_le_bytes(cell_of(cell)))),
+            Leaf::Enum8(names) => Shown::Text(names.name(i16::from(cell[0] as i8))),
+            Leaf::Enum16(names) => Shown::Text(names.name(i16::from_le_bytes(cell_of(cell)))),
+            Leaf::Ipv4 => Shown::Text(Ipv4Addr::from(u32::from_le_bytes(cell_of(cell))).to_string()),
+            Leaf::Ipv6 => Shown::Text(Ipv6Addr::from(cell_of::<16>(cell)).to_string()),
+            Leaf::Json(_) => Shown::Plain(String::from_utf8_lossy(behind_len(cell)).into_owned()),
+        }
+    }
+
     /// Bytes per value; 0 for texts.
     fn width(&self) -> usize {
         match self {
             Leaf::String | Leaf::Json(_) => 0,
             Leaf::U8 | Leaf::I8 | Leaf::Bool | Leaf::Enum8(_) => 1,
             Leaf::U16 | Leaf::I16 | Leaf::Date(_) | Leaf::Enum16(_) => 2,
-            Leaf::U32 | Leaf::I32 | Leaf::F32 | Leaf::Date32(_) | Leaf::DateTime(_) | Leaf::Ipv4 => 4,
-            Leaf::U64 | Leaf::I64 | Leaf::F64 | Leaf::DateTime64(..) => 8,
+            Leaf::U32 | Leaf::I32 | Leaf::F32 | Leaf::F32OrNan => 4,
+            Leaf::Date32(_) | Leaf::DateTime(_) | Leaf::Ipv4 => 4,
+            Leaf::U64 | Leaf::I64 | Leaf::F64 | Leaf::F64OrNan | Leaf::DateTime64(..) => 8,
             Leaf::U128 | Leaf::I128 | Leaf::Uuid | Leaf::Ipv6 => 16,
             Leaf::U256 | Leaf::I256 => 32,
             Leaf::FixedString(len) => *len,
             Leaf::Decimal { precision, .. } => decimal_width(*precision),
         }
     }
+}
+
+fn cell_of<const WIDTH: usize>(cell: &[u8]) -> [u8; WIDTH] {
+    cell.try_into().expect("a cell has the width of its type")
+}
+
+/// The text behind its length.
+fn behind_len(cell: &[u8]) -> &[u8] {
+    let len_bytes = cell.iter().take_while(|byte| **byte >= 0x80).count() + 1;
+    &cell[len_bytes..]
+}
+
+fn shown_decimal(cell: &[u8], scale: usize) -> String {
+    let sign = if cell.last().is_some_and(|byte| *byte >= 0x80) { 0xff } else { 0 };
+    let mut wide = [sign; 32];
+    wide[..cell.len()].copy_from_slice(cell);
+    let value = I256::from_le_bytes(wide);
+    let digits = format!("{:0>width$}", value.unsigned_abs().to_string(), width = scale + 1);
+    let (whole, fraction) = digits.split_at(digits.len() - scale);
+    let sign = if value.is_negative() { "-" } else { "" };
+    if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") }
 }
 
 fn decimal_width(precision: u8) -> usize {
@@ -326,6 +411,28 @@ pub(super) fn put_f32(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), Misfit>
     };
     out.extend_from_slice(&float.to_le_bytes());
     Ok(())
+}
+
+pub(super) fn put_f32_or_nan(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), Misfit> {
+    let Some(float) = named_float(value) else { return put_f32(value, out) };
+    out.extend_from_slice(&(float as f32).to_le_bytes());
+    Ok(())
+}
+
+pub(super) fn put_f64_or_nan(value: Value<'_>, out: &mut Vec<u8>) -> Result<(), Misfit> {
+    let Some(float) = named_float(value) else { return put_f64(value, out) };
+    out.extend_from_slice(&float.to_le_bytes());
+    Ok(())
+}
+
+/// What the server writes in quotes, because JSON has no such numbers.
+fn named_float(value: Value<'_>) -> Option<f64> {
+    match value {
+        Value::Text(b"nan" | b"-nan") => Some(f64::NAN),
+        Value::Text(b"inf") => Some(f64::INFINITY),
+        Value::Text(b"-inf") => Some(f64::NEG_INFINITY),
+        _ => None,
+    }
 }
 
 #[inline(always)]
@@ -557,8 +664,9 @@ pub(super) fn put_json(value: Value<'_>, rule: &JsonRule, out: &mut Vec<u8>) -> 
     let Value::Object(text) = value else {
         return Err(Misfit::Kind);
     };
-    rule.check(text)?;
-    put_text(text, out);
+    let mut written = Vec::with_capacity(text.len());
+    rule.write(text, &mut written)?;
+    put_text(&written, out);
     Ok(())
 }
 

@@ -83,10 +83,23 @@ impl Misfit {
 pub enum Filler {
     /// Null where the column holds it on the wire, else the type's default.
     Default,
-    /// The value of this JSON text: a constant DEFAULT of a column that cannot ask the server for it per row.
-    Constant(String),
+    /// The value of this JSON text: a DEFAULT that is the same in every row, of a column that cannot ask the server
+    /// for it per row.
+    Constant(Vec<u8>),
+    /// A DEFAULT that differs from row to row, of a column that cannot ask for it per row: the column stays away from
+    /// a block none of whose rows has the field, so that the server fills it in; in others it is as `Default`.
+    Server,
     /// The row is a dead letter.
-    Refuse,
+    Refuse(Refusal),
+}
+
+/// Why a row without a value is a dead letter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// `missing: dead_letter`.
+    Strict,
+    /// As `Filler::Server`, but the configuration fills the column by name.
+    VaryingDefault,
 }
 
 /// A column of the table and what fills it.
@@ -99,7 +112,7 @@ pub struct Binding {
     /// The field path, for messages.
     pub path: String,
     pub slot: Slot,
-    /// The array of objects that a flattened Nested column can also come from, and the member's name in it.
+    /// For a member of a flattened Nested.
     pub nested: Option<NestedSource>,
     pub rule: ColumnRule,
     /// The wire carries Nullable(T), and the server evaluates the column's DEFAULT for each null.
@@ -108,13 +121,14 @@ pub struct Binding {
     pub null: Filler,
 }
 
-/// Where a member of a flattened Nested comes from besides its own path.
+/// Which Nested a flattened member belongs to, and where it comes from besides its own path.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NestedSource {
     /// The Nested's name: columns of one name share their lengths.
     pub group: String,
-    pub slot: Slot,
-    pub member: String,
+    /// The field that may hold an array of objects, and the member's name in them; `None`: the configuration names
+    /// the field that fills the column.
+    pub objects: Option<(Slot, String)>,
 }
 
 /// Collects rows for one table. See [`BlockBuilder`].
@@ -136,8 +150,10 @@ struct Bound {
     binding: Binding,
     wire_type: String,
     column: Column,
-    /// Member of a flattened Nested: written by its group.
-    in_group: bool,
+    /// The value of `Filler::Constant`: one row.
+    constant: Option<Column>,
+    /// Rows that have the field; counted for `Filler::Server` only.
+    filled: usize,
 }
 
 /// Rows per pass over the columns: their fields and text stay in the fast cache until the last column is done.
@@ -158,13 +174,16 @@ impl NativeBuilder {
                 (true, plain) if !matches!(plain, Type::Nullable(_)) => Type::Nullable(Box::new(plain)),
                 (_, wire) => wire,
             };
-            let mut column = Column::of(&binding.of, &binding.rule)
-                .map_err(|problem| format!("column `{}` of `{table}`: {problem}", binding.name))?;
+            let named = |problem| format!("column `{}` of `{table}`: {problem}", binding.name);
+            let mut column = Column::of(&binding.of, &binding.rule).map_err(named)?;
             if matches!(wire, Type::Nullable(_)) && column.nulls.is_none() {
                 column.nulls = Some(Vec::new());
             }
-            let in_group = binding.nested.is_some();
-            columns.push(Bound { wire_type: wire.to_string(), column, binding, in_group });
+            let constant = match &binding.absent {
+                Filler::Constant(text) => Some(Column::of_constant(&binding.of, &binding.rule, text).map_err(named)?),
+                _ => None,
+            };
+            columns.push(Bound { wire_type: wire.to_string(), column, constant, filled: 0, binding });
         }
         let header = columns.iter().map(Bound::header).collect();
         let nested = NestedGroup::of(&columns);
@@ -185,14 +204,23 @@ impl NativeBuilder {
         Ok(builder)
     }
 
-    /// Names and types of the columns that a block carries.
+    /// Names and types of the columns that a block carries when its rows have all fields.
     pub fn header(&self) -> &[ColumnHeader] {
         &self.header
     }
 
     fn note(&self, sizes: &mut Vec<usize>) {
         sizes.push(self.rows as usize);
-        self.columns.iter().for_each(|bound| bound.column.note(sizes));
+        for bound in &self.columns {
+            sizes.push(bound.filled);
+            bound.column.note(sizes);
+        }
+    }
+
+    /// Which columns go into the block: not those that are left to the server, unless nothing else is there.
+    fn sent(&self) -> Vec<bool> {
+        let sent: Vec<bool> = self.columns.iter().map(|bound| !bound.is_left_to_server()).collect();
+        if sent.contains(&true) { sent } else { vec![true; sent.len()] }
     }
 
     fn report(&mut self, bad: &mut Vec<BadRow>) {
@@ -207,7 +235,7 @@ impl BlockBuilder for NativeBuilder {
     fn append(&mut self, rows: &Rows, alive: &[u32], bad: &mut Vec<BadRow>) {
         for (at, chunk) in alive.chunks(CHUNK_ROWS).enumerate() {
             let first = at * CHUNK_ROWS;
-            for bound in self.columns.iter_mut().filter(|bound| !bound.in_group) {
+            for bound in self.columns.iter_mut().filter(|bound| bound.binding.nested.is_none()) {
                 bound.append(&self.table, rows, chunk, first, &mut self.problems);
             }
             for group in &self.nested {
@@ -239,6 +267,7 @@ impl BlockBuilder for NativeBuilder {
         let mut sizes = self.marks[start..].iter().copied();
         self.rows = sizes.next().expect("a mark begins with the rows") as u64;
         for bound in &mut self.columns {
+            bound.filled = sizes.next().expect("every column's rows were noted");
             bound.column.cut(&mut sizes);
         }
     }
@@ -256,20 +285,26 @@ impl BlockBuilder for NativeBuilder {
         if self.rows == 0 {
             return None;
         }
+        let sent = self.sent();
+        let header = self.header.iter().zip(&sent).filter(|(_, sent)| **sent).map(|(column, _)| column.clone());
+        let header: Vec<ColumnHeader> = header.collect();
         let mut prelude = Vec::with_capacity(256);
-        put_len(self.columns.len(), &mut prelude);
+        put_len(header.len(), &mut prelude);
         put_len(self.rows as usize, &mut prelude);
-        for bound in &mut self.columns {
-            put_text(bound.binding.name.as_bytes(), &mut prelude);
-            put_text(bound.wire_type.as_bytes(), &mut prelude);
-            self.frames.write(&prelude);
-            prelude.clear();
-            bound.column.write(&mut |bytes| self.frames.write(bytes));
+        for (bound, sent) in self.columns.iter_mut().zip(sent) {
+            if sent {
+                put_text(bound.binding.name.as_bytes(), &mut prelude);
+                put_text(bound.wire_type.as_bytes(), &mut prelude);
+                self.frames.write(&prelude);
+                prelude.clear();
+                bound.column.write(&mut |bytes| self.frames.write(bytes));
+            }
+            bound.filled = 0;
             bound.column.clear();
         }
         let (body, hash) = self.frames.finish();
         let rows = std::mem::take(&mut self.rows);
-        Some(Block { header: self.header.clone(), rows, hash, body })
+        Some(Block { header, rows, hash, body })
     }
 }
 
@@ -278,9 +313,20 @@ impl Bound {
         ColumnHeader { name: self.binding.name.clone(), type_text: self.binding.type_text.clone() }
     }
 
+    fn is_left_to_server(&self) -> bool {
+        self.binding.absent == Filler::Server && self.filled == 0
+    }
+
     /// Appends this column's value of every row; `first` is the place of the first of them.
     fn append(&mut self, table: &str, rows: &Rows, alive: &[u32], first: usize, problems: &mut Vec<Problem>) {
         let binding = &self.binding;
+        if binding.absent == Filler::Server {
+            let has_field = |row: &&u32| {
+                let value = Value::of(rows, rows.field(**row, binding.slot));
+                binding.filler(value) != Some(&Filler::Server)
+            };
+            self.filled += alive.iter().filter(has_field).count();
+        }
         if let Shape::Leaf { leaf, bytes } = &mut self.column.shape {
             let nulls = &mut self.column.nulls;
             let leaf: &leaf::Leaf = leaf;
@@ -288,7 +334,7 @@ impl Bound {
                 for (place, &row) in alive.iter().enumerate() {
                     let value = Value::of(rows, rows.field(row, binding.slot));
                     if value.is_null() {
-                        if let Some(bad) = binding.fill_leaf(table, value, row, leaf, nulls, bytes) {
+                        if let Some(bad) = binding.fill_leaf(table, value, row, leaf, &self.constant, nulls, bytes) {
                             problems.push(Problem { place: first + place, bad });
                         }
                         continue;
@@ -297,7 +343,8 @@ impl Bound {
                         nulls.push(0);
                     }
                     if let Err(misfit) = put(value, bytes) {
-                        problems.push(Problem { place: first + place, bad: binding.bad(table, row, value, misfit) });
+                        let bad = binding.bad(table, row, &binding.path, value, misfit);
+                        problems.push(Problem { place: first + place, bad });
                     }
                 }
             });
@@ -305,7 +352,7 @@ impl Bound {
         }
         for (place, &row) in alive.iter().enumerate() {
             let value = Value::of(rows, rows.field(row, binding.slot));
-            if let Err(bad) = binding.put(table, &mut self.column, value, row) {
+            if let Err(bad) = binding.put(table, &mut self.column, &self.constant, value, row) {
                 problems.push(Problem { place: first + place, bad });
             }
         }
@@ -314,17 +361,21 @@ impl Bound {
 
 impl Binding {
     /// Writes a value, or what an absent one becomes, into any column.
-    fn put(&self, table: &str, column: &mut Column, value: Value<'_>, row: u32) -> Result<(), BadRow> {
-        let value = match (value, self.filler(value)) {
-            (_, None) => value,
-            (_, Some(Filler::Default)) => {
-                column.put_default();
-                return Ok(());
-            }
-            (_, Some(Filler::Constant(text))) => constant(text),
-            (_, Some(Filler::Refuse)) => return Err(self.missing(table, row, value)),
-        };
-        column.put(value).map_err(|misfit| self.bad(table, row, value, misfit))
+    fn put(
+        &self,
+        table: &str,
+        column: &mut Column,
+        constant: &Option<Column>,
+        value: Value<'_>,
+        row: u32,
+    ) -> Result<(), BadRow> {
+        match self.filler(value) {
+            None => column.put(value).map_err(|misfit| self.bad(table, row, &self.path, value, misfit))?,
+            Some(Filler::Default | Filler::Server) => column.put_default(),
+            Some(Filler::Constant(_)) => column.append(constant.as_ref().expect("made with the builder")),
+            Some(Filler::Refuse(why)) => return Err(self.missing(table, row, value, *why)),
+        }
+        Ok(())
     }
 
     fn filler(&self, value: Value<'_>) -> Option<&Filler> {
@@ -337,55 +388,64 @@ impl Binding {
 
     /// What becomes of an absent field or a null in a column of single values.
     #[inline]
+    #[expect(clippy::too_many_arguments, reason = "the column is borrowed in pieces")]
     fn fill_leaf(
         &self,
         table: &str,
         value: Value<'_>,
         row: u32,
         leaf: &leaf::Leaf,
+        constant: &Option<Column>,
         nulls: &mut Option<Vec<u8>>,
         bytes: &mut Vec<u8>,
     ) -> Option<BadRow> {
         match self.filler(value)? {
-            Filler::Default => {
+            Filler::Default | Filler::Server => {
                 if let Some(nulls) = nulls {
                     nulls.push(1);
                 }
                 leaf.put_default(bytes);
                 None
             }
-            Filler::Constant(text) => {
-                if let Some(nulls) = nulls {
-                    nulls.push(0);
+            Filler::Constant(_) => {
+                let Some(Column { nulls: its_nulls, shape: Shape::Leaf { bytes: its_bytes, .. } }) = constant else {
+                    unreachable!("made with the builder, from the same type");
+                };
+                if let (Some(nulls), Some(its_nulls)) = (nulls, its_nulls) {
+                    nulls.extend_from_slice(its_nulls);
                 }
-                let value = constant(text);
-                leaf.put(value, bytes).err().map(|misfit| self.bad(table, row, value, misfit))
+                bytes.extend_from_slice(its_bytes);
+                None
             }
-            Filler::Refuse => Some(self.missing(table, row, value)),
+            Filler::Refuse(why) => Some(self.missing(table, row, value, *why)),
         }
     }
 
+    /// `at` is the path at which the value stands.
     #[cold]
-    fn bad(&self, table: &str, row: u32, value: Value<'_>, misfit: Misfit) -> BadRow {
+    fn bad(&self, table: &str, row: u32, at: &str, value: Value<'_>, misfit: Misfit) -> BadRow {
         let message = format!(
-            "column `{}` of `{table}` is {}, the record has {} at `{}`{}",
+            "column `{}` of `{table}` is {}, the record has {} at `{at}`{}",
             self.name,
             self.shown_type(),
             value.shown(),
-            self.path,
             misfit.hint()
         );
         BadRow { row, reason: misfit.reason(), message }
     }
 
     #[cold]
-    fn missing(&self, table: &str, row: u32, value: Value<'_>) -> BadRow {
-        let (reason, why) = match value {
-            Value::Null => ("null_value", "which holds no null"),
-            _ => ("missing_field", "without a DEFAULT"),
+    fn missing(&self, table: &str, row: u32, value: Value<'_>, why: Refusal) -> BadRow {
+        let reason = if value == Value::Null { "null_value" } else { "missing_field" };
+        let (is, why) = match (why, value) {
+            (Refusal::Strict, Value::Null) => ("which holds no null", "`missing: dead_letter`"),
+            (Refusal::Strict, _) => ("without a DEFAULT", "`missing: dead_letter`"),
+            (Refusal::VaryingDefault, _) => {
+                ("with a DEFAULT that cannot be asked for row by row", "`columns` fills it from the record")
+            }
         };
         let message = format!(
-            "column `{}` of `{table}` is {} {why}, the record has {} at `{}` (`missing: dead_letter`)",
+            "column `{}` of `{table}` is {} {is}, the record has {} at `{}` ({why})",
             self.name,
             self.shown_type(),
             value.shown(),
@@ -397,10 +457,6 @@ impl Binding {
     fn shown_type(&self) -> String {
         self.type_text.replace(", ", ",")
     }
-}
-
-fn constant(text: &str) -> Value<'_> {
-    Value::parse(text.as_bytes()).expect("the constant was parsed when the table was read")
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ pub fn binding(name: &str, type_text: &str, slot: u16) -> Binding {
         path: format!("at.{name}"),
         slot: Slot(slot),
         nested: None,
-        rule: ColumnRule { unit: None, zone: None, server_zone: "UTC".to_owned() },
+        rule: ColumnRule { unit: None, zone: None, server_zone: "UTC".to_owned(), takes_nan: false },
         default_by_server: false,
         absent: Filler::Default,
         null: Filler::Default,
@@ -146,6 +146,44 @@ fn decimals_take_what_they_hold_exactly() {
     // More than 18 digits leave the fast way.
     good("Decimal(18, 0)", &[("999999999999999999", &999999999999999999i64.to_le_bytes())]);
     bad("Decimal(18, 0)", &["1000000000000000000", "9999999999999999999"]);
+}
+
+/// The last value that a type holds, and the first that it does not.
+#[test]
+fn the_widest_numbers_end_where_their_types_end() {
+    use ethnum::{I256, U256};
+    let beyond = |text: &str| {
+        // One further from zero; no last digit below is a nine but in decimals, which have their own rows.
+        let (head, last) = text.split_at(text.len() - 1);
+        format!("{head}{}", last.parse::<u8>().unwrap() + 1)
+    };
+    for (of, last, bytes) in [
+        ("UInt128", u128::MAX.to_string(), u128::MAX.to_le_bytes().to_vec()),
+        ("Int128", i128::MAX.to_string(), i128::MAX.to_le_bytes().to_vec()),
+        ("Int128", i128::MIN.to_string(), i128::MIN.to_le_bytes().to_vec()),
+        ("UInt256", U256::MAX.to_string(), U256::MAX.to_le_bytes().to_vec()),
+        ("Int256", I256::MAX.to_string(), I256::MAX.to_le_bytes().to_vec()),
+        ("Int256", I256::MIN.to_string(), I256::MIN.to_le_bytes().to_vec()),
+    ] {
+        let quoted = format!("\"{last}\"");
+        good(of, &[(&last, &bytes), (&quoted, &bytes), (&format!("{last}.0"), &bytes)]);
+        bad(of, &[&beyond(&last), &format!("\"{}\"", beyond(&last))]);
+    }
+    bad("UInt128", &["-1"]);
+    bad("UInt256", &["-1"]);
+    for (of, digits, scale, width) in [
+        ("Decimal(38, 0)", 38, 0, 16),
+        ("Decimal(38, 38)", 38, 38, 16),
+        ("Decimal(76, 0)", 76, 0, 32),
+        ("Decimal(76, 76)", 76, 76, 32),
+    ] {
+        let nines = "9".repeat(digits);
+        let last = if scale == 0 { nines.clone() } else { format!("0.{nines}") };
+        let scaled: I256 = nines.parse().unwrap();
+        good(of, &[(&last, &scaled.to_le_bytes()[..width]), (&format!("-{last}"), &(-scaled).to_le_bytes()[..width])]);
+        let one_more = if scale == 0 { format!("1{}", "0".repeat(digits)) } else { "1".to_owned() };
+        bad(of, &[&one_more, &format!("-{one_more}"), &format!("{last}{}1", if scale == 0 { "." } else { "" })]);
+    }
 }
 
 #[test]
@@ -314,19 +352,44 @@ fn a_default_of_the_server_is_asked_for_with_null() {
 #[test]
 fn a_constant_default_is_written_by_us() {
     let mut with_default = binding("price", "Array(UInt8)", 0);
-    with_default.absent = Filler::Constant("[7]".to_owned());
+    with_default.absent = Filler::Constant(b"[7]".to_vec());
     assert_eq!(encode_with(with_default, None).unwrap(), [&1u64.to_le_bytes()[..], &[7]].concat());
     let mut nullable = binding("price", "Nullable(UInt8)", 0);
-    nullable.absent = Filler::Constant("7".to_owned());
+    nullable.absent = Filler::Constant(b"7".to_vec());
     assert_eq!(encode_with(nullable.clone(), None).unwrap(), [0, 7]);
     assert_eq!(encode_with(nullable, Some("null")).unwrap(), [1, 0]);
 }
 
 #[test]
+fn a_column_left_to_the_server_is_in_a_block_only_with_a_row_that_has_the_field() {
+    let varying = Binding { absent: Filler::Server, ..binding("at", "Nullable(UInt8)", 1) };
+    let mut builder = builder(vec![binding("id", "UInt8", 0), varying]);
+    let names = |block: Block| block.header.into_iter().map(|column| column.name).collect::<Vec<_>>();
+    let mut append = |builder: &mut NativeBuilder, at: Option<&str>| {
+        builder.append(&rows_of(&[&[Some("1"), at]]), &[0], &mut Vec::new());
+    };
+    append(&mut builder, None);
+    let mark = builder.mark();
+    append(&mut builder, Some("5"));
+    builder.rollback(mark);
+    let without = builder.seal().unwrap();
+    assert_eq!((without.rows, names(without)), (1, vec!["id".to_owned()]));
+    append(&mut builder, None);
+    append(&mut builder, Some("null"));
+    let block = builder.seal().unwrap();
+    assert!(block.body.ends_with(b"\x01\x01\x00\x00"), "{:?}", block.body);
+    assert_eq!(names(block), ["id", "at"], "a null is a value");
+    // What one block had says nothing of the next.
+    append(&mut builder, None);
+    assert_eq!(names(builder.seal().unwrap()), ["id"]);
+    assert_eq!(builder.header().len(), 2);
+}
+
+#[test]
 fn a_strict_column_refuses_what_is_missing() {
     let mut strict = binding("price", "UInt8", 0);
-    strict.absent = Filler::Refuse;
-    strict.null = Filler::Refuse;
+    strict.absent = Filler::Refuse(Refusal::Strict);
+    strict.null = Filler::Refuse(Refusal::Strict);
     assert_eq!(encode_with(strict.clone(), None).unwrap_err().reason, "missing_field");
     assert_eq!(encode_with(strict, Some("null")).unwrap_err().reason, "null_value");
 }
@@ -334,7 +397,7 @@ fn a_strict_column_refuses_what_is_missing() {
 fn nested_builder() -> NativeBuilder {
     let member = |name: &str, of: &str, slot| {
         let mut member = binding(&format!("n.{name}"), of, slot);
-        member.nested = Some(NestedSource { group: "n".to_owned(), slot: Slot(0), member: name.to_owned() });
+        member.nested = Some(NestedSource { group: "n".to_owned(), objects: Some((Slot(0), name.to_owned())) });
         member
     };
     builder(vec![member("a", "Array(UInt8)", 1), member("b", "Array(String)", 2)])
