@@ -77,7 +77,7 @@ impl Database {
     /// A table that promises nothing.
     pub async fn open_at_least_once(&self, table: &str) -> Table {
         let load = Load { delivery: DeliveryGuarantee::AtLeastOnce, ..LOAD };
-        self.opened(table, table::inspect(&self.client, &self.name, table, load).await.unwrap())
+        self.opened(table, table::inspect(&self.client, &self.name, table, load, |_, _| vec![]).await.unwrap())
     }
 
     fn opened(&self, table: &str, report: TableReport) -> Table {

@@ -34,6 +34,7 @@ fn a_start_anew_knows_nothing_of_the_tasks_of_the_run_before() {
         memory_limit_bytes: 1 << 30,
         pipelines: 1,
         sharing: Default::default(),
+        beside_ms: Default::default(),
         options: RunOptions::default(),
         gates: Default::default(),
     };

@@ -365,7 +365,7 @@ fn a_column_left_to_the_server_is_in_a_block_only_with_a_row_that_has_the_field(
     let varying = Binding { absent: Filler::Server, ..binding("at", "Nullable(UInt8)", 1) };
     let mut builder = builder(vec![binding("id", "UInt8", 0), varying]);
     let names = |block: Block| block.header.into_iter().map(|column| column.name).collect::<Vec<_>>();
-    let mut append = |builder: &mut NativeBuilder, at: Option<&str>| {
+    let append = |builder: &mut NativeBuilder, at: Option<&str>| {
         builder.append(&rows_of(&[&[Some("1"), at]]), &[0], &mut Vec::new());
     };
     append(&mut builder, None);
