@@ -376,18 +376,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_block_of_which_a_part_is_there_waits_for_a_person_whatever_on_unclear_says() {
-        for resend in [false, true] {
-            let table = Table { holds: Some(3), ..Table::default() };
-            let error = error_of(tried(&table, stale(resend), 0).await);
-            assert_eq!((error.kind, error.code.as_str()), (Kind::Stop, "unclear"));
-            assert!(
-                error.message.starts_with(&format!("whether the table has taken block {TOKEN} is unknown: "))
-                    && error.message.contains("3 of its 5 rows are there (on_unclear: halt)"),
-                "{error}"
-            );
-            assert_eq!(table.calls(), [ASKED]);
-        }
+    async fn a_block_of_which_a_part_is_there_waits_for_a_person_or_goes_out_again_as_on_unclear_says() {
+        let table = Table { holds: Some(3), ..Table::default() };
+        let error = error_of(tried(&table, stale(false), 0).await);
+        assert_eq!((error.kind, error.code.as_str()), (Kind::Stop, "unclear"));
+        assert!(
+            error.message.starts_with(&format!("whether the table has taken block {TOKEN} is unknown: "))
+                && error.message.contains("3 of its 5 rows are there (on_unclear: halt)"),
+            "{error}"
+        );
+        assert_eq!(table.calls(), [ASKED]);
+        assert!(is_acknowledged(&tried(&table, stale(true), 0).await));
+        assert_eq!(table.calls(), [ASKED, INSERTED]);
     }
 
     #[tokio::test]

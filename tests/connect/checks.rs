@@ -179,7 +179,7 @@ const REPLICATED: Told = Told {
 };
 
 /// It remembers a week.
-const GOOD: Told = Told { replicated_window: (10_000, 604_800), ..REPLICATED };
+const GOOD: Told = Told { replicated_window: (100_000, 604_800), ..REPLICATED };
 
 /// What `check` says of such tables on so many servers: exit code and findings.
 fn told_by(name: &str, servers: &[Told]) -> (i32, Vec<String>) {
@@ -199,10 +199,10 @@ fn a_replicated_table_that_forgets_after_an_hour_is_refused_with_the_statement_t
     stage.clickhouse_url = Standin::start(REPLICATED);
     let ended = stage.check();
     let sentence = "short_window: `forgetful`.`t` remembers the last 10000 parts for 3600 s \
-                    (replicated_deduplication_window, _seconds), and this pipeline needs 10000 for 604800 s: a block \
+                    (replicated_deduplication_window, _seconds), and this pipeline needs 14400 for 604800 s: a block \
                     repeated after an outage would come twice; mend it, or set `delivery: at_least_once`";
     assert_eq!((ended.code, ended.findings()), (1, vec![sentence.to_owned()]));
-    let alter = "ALTER TABLE `forgetful`.`t` MODIFY SETTING replicated_deduplication_window = 10000, \
+    let alter = "ALTER TABLE `forgetful`.`t` MODIFY SETTING replicated_deduplication_window = 14400, \
                  replicated_deduplication_window_seconds = 604800";
     assert!(ended.json()["findings"].to_string().contains(alter), "{}", ended.out);
     // It is refused at the start, too.
@@ -212,7 +212,7 @@ fn a_replicated_table_that_forgets_after_an_hour_is_refused_with_the_statement_t
 
 #[test]
 fn a_table_may_be_mended_where_its_server_forgets() {
-    let settings = "ORDER BY a SETTINGS replicated_deduplication_window = 10000, \
+    let settings = "ORDER BY a SETTINGS replicated_deduplication_window = 100000, \
                     replicated_deduplication_window_seconds = 604800";
     assert_eq!(told_by("mended", &[Told { engine_rest: settings, ..REPLICATED }]), (0, vec![]));
     let few = Told { replicated_window: (100, 604_800), ..REPLICATED };
