@@ -1,10 +1,11 @@
 //! The join step alone, against RocksDB: passes of 4,096 rows of two sides, one epoch of 65,536 rows per synced write.
-//! Rows come decoded; what comes out is thrown away.
+//! Rows come decoded; what comes out is thrown away. Making the rows is not in the figures.
 //!
-//! `cargo bench --bench join`; `WEIR_BENCH_ROWS` sets the rows of each side (1,000,000). Prints CPU time per row of
-//! all threads, memory and disk, for an interval join whose window holds a tenth of the rows, and all of them, and
-//! for a temporal join with a table.
+//! `cargo bench --bench join`; `WEIR_BENCH_ROWS` sets the rows of each side (1,000,000) that are there before measuring.
+//! For an interval join whose window holds a tenth of these rows, and all of them, and for a temporal join with a
+//! table. Each also prints what the filling took: CPU time per row of all threads, memory and disk.
 
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::time::{Duration, Instant};
 use weir::codec::key::{KeyHasher, KeyPart};
 use weir::codec::packed::Packing;
@@ -90,73 +91,170 @@ fn resident_mib() -> u64 {
     line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0) / 1024
 }
 
-fn run(name: &str, kind: Kind, coming: &[Coming]) {
-    let directory = tempfile::tempdir().expect("a directory for the bench");
-    let store = RocksStore::open(directory.path(), &Shared::new(256 << 20, 256 << 20)).expect("a new store");
-    let mut join = join(&store, kind);
-    let (mut rows, mut events, mut out) = (Rows::default(), Vec::new(), Output::default());
-    let (mut watermark_ms, mut sent, mut filling) = (i64::MIN, 0, Duration::ZERO);
-    let (began, cpu_began) = (Instant::now(), cpu());
-    let mut after_ms = Vec::new();
-    for (pass, stretch) in coming.chunks(PASS_ROWS).enumerate() {
-        let before = cpu();
-        fill(&mut rows, &mut events, stretch);
-        filling += cpu() - before;
-        let start_ms = watermark_ms;
-        after_ms.clear();
-        after_ms.extend(stretch.iter().map(|one| {
-            watermark_ms = watermark_ms.max(one.time_ms - 5_000);
-            watermark_ms
-        }));
-        let clock = Clock { start_ms, after_ms: &after_ms };
-        let mut batch = Batch::new(clock, &events, 0, stretch.len() as u32);
-        while !join.apply(&store, &mut batch, &mut rows, &mut out).expect("it can be read") {}
-        sent += out.rows.len();
-        out.clear();
-        if pass % PASSES_PER_EPOCH == PASSES_PER_EPOCH - 1 {
-            let mut batch = WriteBatch::default();
-            join.seal(&mut batch);
-            store.write(&batch).expect("there is space");
-            join.stored();
+/// Rows that come again and again, each time as later ones.
+struct Round {
+    rows: Vec<Coming>,
+    /// What it takes in event time.
+    ms: i64,
+    /// Each time under keys of its own.
+    has_new_keys: bool,
+}
+
+impl Round {
+    /// Each order has its payment within five seconds, arrival as the times say.
+    fn of_pairs(rows: u64, ms: i64) -> Round {
+        let pair = |number: u64| {
+            let time_ms = (number as i64 * ms) / rows as i64;
+            let skew_ms = (mixed(number) % 5_000) as i64;
+            let number = mixed(number);
+            let right = Coming { side: Side::Right, number, time_ms: time_ms + skew_ms };
+            [Coming { side: Side::Left, number, time_ms }, right]
+        };
+        let mut rows: Vec<Coming> = (0..rows).flat_map(pair).collect();
+        rows.sort_by_key(|one| (one.time_ms, one.side));
+        Round { rows, ms, has_new_keys: true }
+    }
+
+    /// Visits of the users of a table, one a millisecond.
+    fn of_visits(users: u64, visits: u64) -> Round {
+        let visit = |at: u64| Coming { side: Side::Left, number: mixed(mixed(at) % users), time_ms: 1 + at as i64 };
+        Round { rows: (0..visits).map(visit).collect(), ms: visits as i64, has_new_keys: false }
+    }
+
+    fn row(&self, at: u64) -> Coming {
+        let (round, place) = (at / self.rows.len() as u64, at % self.rows.len() as u64);
+        let one = self.rows[place as usize];
+        let number = if self.has_new_keys { mixed(one.number.wrapping_add(round)) } else { one.number };
+        Coming { number, time_ms: one.time_ms + round as i64 * self.ms, ..one }
+    }
+}
+
+struct Stream {
+    store: RocksStore,
+    join: Join,
+    round: Round,
+    /// How many of its rows came so far, and how many rows in all.
+    taken: u64,
+    came: u64,
+    passes: usize,
+    sent: u64,
+    watermark_ms: i64,
+    rows: Rows,
+    events: Vec<Event>,
+    out: Output,
+    after_ms: Vec<i64>,
+    _directory: tempfile::TempDir,
+}
+
+impl Stream {
+    fn new(kind: Kind, round: Round) -> Stream {
+        let directory = tempfile::tempdir().expect("a directory for the bench");
+        let store = RocksStore::open(directory.path(), &Shared::new(256 << 20, 256 << 20)).expect("a new store");
+        Stream {
+            join: join(&store, kind),
+            store,
+            round,
+            taken: 0,
+            came: 0,
+            passes: 0,
+            sent: 0,
+            watermark_ms: i64::MIN,
+            rows: Rows::default(),
+            events: Vec::new(),
+            out: Output::default(),
+            after_ms: Vec::new(),
+            _directory: directory,
         }
     }
-    let us = (cpu() - cpu_began - filling).as_secs_f64() * 1e6 / coming.len() as f64;
-    println!(
-        "{name}: {us:.2} us a row on all threads, {:.1} s, {sent} rows out, {} MiB resident, {} MiB on disk",
-        began.elapsed().as_secs_f64(),
-        resident_mib(),
-        store.disk_bytes() >> 20,
-    );
+
+    /// The next rows of the round, until an epoch is written; what that took.
+    fn epoch(&mut self) -> Took {
+        let mut took = Took::default();
+        for _ in 0..PASSES_PER_EPOCH {
+            let coming: Vec<Coming> = (self.taken..).take(PASS_ROWS).map(|at| self.round.row(at)).collect();
+            self.taken += PASS_ROWS as u64;
+            took += self.pass(&coming);
+        }
+        took
+    }
+
+    /// One pass, and every sixteenth time the write of an epoch.
+    fn pass(&mut self, coming: &[Coming]) -> Took {
+        fill(&mut self.rows, &mut self.events, coming);
+        let start_ms = self.watermark_ms;
+        self.after_ms.clear();
+        self.after_ms.extend(coming.iter().map(|one| {
+            self.watermark_ms = self.watermark_ms.max(one.time_ms - 5_000);
+            self.watermark_ms
+        }));
+        let (began, cpu_began) = (Instant::now(), cpu());
+        let clock = Clock { start_ms, after_ms: &self.after_ms };
+        let mut batch = Batch::new(clock, &self.events, 0, coming.len() as u32);
+        while !self.join.apply(&self.store, &mut batch, &mut self.rows, &mut self.out).expect("it can be read") {}
+        self.sent += self.out.rows.len() as u64;
+        self.out.clear();
+        self.came += coming.len() as u64;
+        self.passes += 1;
+        if self.passes.is_multiple_of(PASSES_PER_EPOCH) {
+            let mut batch = WriteBatch::default();
+            self.join.seal(&mut batch);
+            self.store.write(&batch).expect("there is space");
+            self.join.stored();
+        }
+        Took { wall: began.elapsed(), cpu: cpu() - cpu_began }
+    }
+
+    fn report(&self, name: &str, took: Took) {
+        println!(
+            "{name}: {:.2} us a row on all threads, {:.1} s, {} rows out, {} MiB resident, {} MiB on disk",
+            took.cpu.as_secs_f64() * 1e6 / self.came as f64,
+            took.wall.as_secs_f64(),
+            self.sent,
+            resident_mib(),
+            self.store.disk_bytes() >> 20,
+        );
+    }
 }
 
-fn main() {
+/// Without the making of the rows.
+#[derive(Clone, Copy, Default)]
+struct Took {
+    wall: Duration,
+    cpu: Duration,
+}
+
+impl std::ops::AddAssign for Took {
+    fn add_assign(&mut self, more: Took) {
+        self.wall += more.wall;
+        self.cpu += more.cpu;
+    }
+}
+
+fn joins(criterion: &mut Criterion) {
     let rows = std::env::var("WEIR_BENCH_ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(1_000_000u64);
-    // Each order has its payment within five seconds, arrival as the times say.
-    let pairs = |span_ms: i64| {
-        let mut coming: Vec<Coming> = (0..rows)
-            .flat_map(|number| {
-                let time_ms = (number as i64 * span_ms) / rows as i64;
-                let skew_ms = (mixed(number) % 5_000) as i64;
-                let number = mixed(number);
-                [
-                    Coming { side: Side::Left, number, time_ms },
-                    Coming { side: Side::Right, number, time_ms: time_ms + skew_ms },
-                ]
-            })
-            .collect();
-        coming.sort_by_key(|one| (one.time_ms, one.side));
-        coming
+    let mut group = criterion.benchmark_group("join");
+    group.sample_size(10).throughput(Throughput::Elements((PASS_ROWS * PASSES_PER_EPOCH) as u64));
+    let mut measure = |name: &str, kind: Kind, table: &[Coming], round: Round| {
+        let mut stream = Stream::new(kind, round);
+        let mut took = Took::default();
+        table.chunks(PASS_ROWS).for_each(|coming| took += stream.pass(coming));
+        while stream.taken < stream.round.rows.len() as u64 {
+            took += stream.epoch();
+        }
+        stream.report(name, took);
+        group.bench_function(name, |bench| {
+            bench.iter_custom(|epochs| (0..epochs).map(|_| stream.epoch().wall).sum());
+        });
     };
     let window = Kind::Interval { before_ms: 0, after_ms: 600_000 };
-    run("interval, a tenth of the rows in the window", window, &pairs(6_000_000));
-    run("interval, all rows in the window", window, &pairs(600_000));
-
-    let mut coming: Vec<Coming> =
-        (0..rows).map(|number| Coming { side: Side::Right, number: mixed(number), time_ms: 0 }).collect();
-    coming.extend((0..2 * rows).map(|at| Coming {
-        side: Side::Left,
-        number: mixed(mixed(at) % rows),
-        time_ms: 1 + at as i64,
-    }));
-    run("temporal, a table", Kind::Table { within_ms: 300_000, exact: false }, &coming);
+    measure("interval, a tenth of the rows in the window", window, &[], Round::of_pairs(rows, 6_000_000));
+    measure("interval, all rows in the window", window, &[], Round::of_pairs(rows, 600_000));
+    let user = |number| Coming { side: Side::Right, number: mixed(number), time_ms: 0 };
+    let users: Vec<Coming> = (0..rows).map(user).collect();
+    let table = Kind::Table { within_ms: 300_000, exact: false };
+    measure("temporal, a table", table, &users, Round::of_visits(rows, 2 * rows));
+    group.finish();
 }
+
+criterion_group!(benches, joins);
+criterion_main!(benches);

@@ -3,6 +3,7 @@
 #   tools      a C++ compiler, make, libclang, a JDK and Maven, npm, redis-server, openssl  (Debian, as root)
 #   ClickHouse the engine as a library, from npm
 #   Kafka      the broker's jars, from Maven
+#   promtool   what tests the alerts, from Debian's package of Prometheus
 # Tools come from the machine's own package clients. Parts go to $WEIR_PARTS, by default the user's cache folder.
 # Does nothing, quickly, when everything is there. `parts.sh demo` fetches only what the demo needs.
 set -euo pipefail
@@ -89,6 +90,26 @@ POM
   rm -rf "$new"
 }
 
+# Debian's package would start a server and make a user for it: only the tool is taken out of it.
+fetch_promtool() {
+  command -v promtool >/dev/null && return
+  local to="$parts/promtool"
+  [ -x "$to/promtool" ] && return
+  command -v apt-get >/dev/null || fail "please install promtool (of Prometheus), with this system's package manager"
+  say "fetching promtool (with its package 19 MB)"
+  local new="$parts/.new-promtool-$$"
+  mkdir -p "$new"
+  # Nobody has to be root for it where the lists of packages are there.
+  (cd "$new" && apt-get download -qq prometheus 2>/dev/null) || {
+    [ "$(id -u)" = 0 ] || fail "please run once: sudo apt-get update"
+    apt-get update -qq
+    (cd "$new" && apt-get download -qq prometheus)
+  }
+  dpkg-deb --fsys-tarfile "$new"/prometheus_*.deb | tar -x -C "$new" --strip-components=3 ./usr/bin/promtool
+  rm "$new"/*.deb
+  rm -rf "$to" && mv "$new" "$to"
+}
+
 # A minimal toolchain lacks what `make lint` asks for.
 fetch_lints() {
   cargo fmt --version >/dev/null 2>&1 && cargo clippy --version >/dev/null 2>&1 && return
@@ -104,3 +125,4 @@ fetch_clickhouse
 [ "$what" = demo ] && exit
 fetch_lints
 fetch_kafka
+fetch_promtool

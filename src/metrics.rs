@@ -31,7 +31,7 @@ pub enum StepKind {
     Join,
 }
 
-/// One step's rows: in = out + dropped + dead letters.
+/// One step's rows: in = out + dropped + unjudged + dead letters.
 #[derive(Debug)]
 pub struct StepStats {
     /// As in [`StepName`].
@@ -40,6 +40,8 @@ pub struct StepStats {
     pub rows_in: AtomicU64,
     pub rows_out: AtomicU64,
     pub dropped: AtomicU64,
+    /// What a dedup dropped and did not judge: without a key, or late.
+    pub unjudged: AtomicU64,
     pub late: AtomicU64,
     /// Pairs of a join, and rows that it sent alone.
     pub matched: AtomicU64,
@@ -140,6 +142,8 @@ struct Rare {
     partitioners: BTreeMap<String, &'static str>,
     /// By join step and code: what speaks against the way its topics lie.
     join_doubts: BTreeMap<(usize, &'static str), String>,
+    /// By dedup step: that the same key came through two partitions.
+    scattered: BTreeMap<usize, String>,
 }
 
 /// A histogram small enough to read quantiles from: bucket bounds double from 100 µs.
@@ -213,10 +217,11 @@ pub struct PipelineStats {
 
 impl StepStats {
     /// Of a step among others: what it did since.
-    pub fn add_rows(&self, rows_in: u64, rows_out: u64, dropped: u64, late: u64) {
+    pub fn add_rows(&self, rows_in: u64, rows_out: u64, dropped: u64, unjudged: u64, late: u64) {
         self.rows_in.fetch_add(rows_in, Relaxed);
         self.rows_out.fetch_add(rows_out, Relaxed);
         self.dropped.fetch_add(dropped, Relaxed);
+        self.unjudged.fetch_add(unjudged, Relaxed);
         self.late.fetch_add(late, Relaxed);
     }
 
@@ -243,6 +248,7 @@ impl PipelineStats {
             rows_in: Default::default(),
             rows_out: Default::default(),
             dropped: Default::default(),
+            unjudged: Default::default(),
             late: Default::default(),
             matched: Default::default(),
             unmatched: Default::default(),
@@ -280,15 +286,14 @@ impl PipelineStats {
         self.rare.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// One pass went from the client's queue into the block builder.
+    /// One pass went from the client's queue into a block that is stored.
     pub fn processed(&self, took: Duration) {
         self.processing.record(took.as_secs_f64(), 1);
         self.processing_histogram.record(took.as_secs_f64());
     }
 
     /// An epoch was sealed with blocks of that many rows.
-    pub fn sealed(&self, why: SealedWhy, blocks: impl Iterator<Item = u64>, took: Duration) {
-        self.processed(took);
+    pub fn sealed(&self, why: SealedWhy, blocks: impl Iterator<Item = u64>) {
         for rows in blocks {
             self.sealed[why as usize].fetch_add(1, Relaxed);
             self.blocks_sealed.fetch_add(1, Relaxed);
@@ -335,6 +340,11 @@ impl PipelineStats {
         self.rare().last_error = Some(message);
     }
 
+    /// What went wrong is mended.
+    pub fn forget_error(&self) {
+        self.rare().last_error = None;
+    }
+
     pub fn dead_letter(&self, step: &str, reason: &'static str, count: u64) {
         *self.rare().dead_letters.entry((step.to_owned(), reason)).or_default() += count;
     }
@@ -356,6 +366,11 @@ impl PipelineStats {
         self.rare().tasks.remove(&partition);
     }
 
+    /// Of a run that is over.
+    pub fn forget_tasks(&self) {
+        self.rare().tasks.clear();
+    }
+
     /// How the keys of a topic came to their partitions.
     pub fn set_partitioner(&self, topic: &str, partitioner: &'static str) {
         self.rare().partitioners.insert(topic.to_owned(), partitioner);
@@ -364,6 +379,16 @@ impl PipelineStats {
     /// Something speaks against the way the topics of a join lie.
     pub fn doubt_join(&self, step: usize, code: &'static str, message: String) {
         self.rare().join_doubts.insert((step, code), message);
+    }
+
+    /// The same key of a dedup step came through two partitions.
+    pub fn scattered(&self, step: usize, message: String) {
+        self.rare().scattered.insert(step, message);
+    }
+
+    /// What speaks against the way the keys of a dedup step lie.
+    pub fn dedup_doubts(&self, step: usize) -> Vec<String> {
+        self.rare().scattered.get(&step).cloned().into_iter().collect()
     }
 
     /// What speaks against a join.
@@ -533,14 +558,20 @@ impl PipelineStats {
             let rows: u64 = joins.clone().map(|join| join.rows).sum();
             let labels = [("pipeline", pipeline()), ("step", step.name.clone())];
             metrics::gauge!("weir_join_waiting_rows", &labels).set(rows as f64);
-            if let Some(oldest_ms) = joins.filter_map(|join| join.oldest_ms).min() {
-                metrics::gauge!("weir_join_oldest_waiting_timestamp_seconds", &labels).set(oldest_ms as f64 / 1000.0);
-            }
+            // A recorder forgets nothing: where nobody waits any more, that has to be said.
+            let oldest_ms = joins.filter_map(|join| join.oldest_ms).min();
+            let oldest_seconds = oldest_ms.map_or(f64::NAN, |ms| ms as f64 / 1000.0);
+            metrics::gauge!("weir_join_oldest_waiting_timestamp_seconds", &labels).set(oldest_seconds);
         }
         for (topic, partitioner) in &rare.partitioners {
             let labels =
                 [("pipeline", pipeline()), ("topic", topic.clone()), ("partitioner", (*partitioner).to_owned())];
             metrics::gauge!("weir_topic_partitioner_info", &labels).set(1.0);
+        }
+        for (place, step) in self.steps.iter().enumerate().filter(|(_, step)| step.kind == StepKind::Dedup) {
+            let is_scattered = rare.scattered.contains_key(&place);
+            metrics::gauge!("weir_scattered_keys", "pipeline" => pipeline(), "step" => step.name.clone())
+                .set(f64::from(u8::from(is_scattered)));
         }
         for (step, code) in rare.join_doubts.keys() {
             let labels = [("pipeline", pipeline()), ("step", step.to_string()), ("reason", (*code).to_owned())];

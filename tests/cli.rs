@@ -71,6 +71,7 @@ fn a_wrong_command_line_exits_with_2_and_leaves_stdout_empty() {
         &["check", "--fix"],
         &["check", "--connect", "--yes"],
         &["check", "--log-level", "a=b=c"],
+        &["check", "--log-level", "warning"],
         &["completions", "x"],
         &["dead-letters", "show", "17"],
         &["dead-letters", "list", "--from", "yesterday"],
@@ -133,6 +134,29 @@ fn explain_says_what_is_read_kept_written_and_promised() {
         "{}",
         unknown.err
     );
+}
+
+#[test]
+fn explain_says_what_meets_in_a_join_and_what_its_right_side_does() {
+    let outcome = run(&["explain", "--config", "explain_join.yaml"]);
+    assert_eq!((outcome.code, outcome.err.as_str()), (0, ""));
+    insta::assert_snapshot!("explain_join", outcome.out);
+}
+
+#[test]
+fn a_taken_port_touches_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address");
+    let text = format!(
+        "kafka: {{ brokers: [\"127.0.0.1:9\"] }}\nclickhouse: {{ url: \"http://127.0.0.1:9\" }}\nhttp: {{ listen: \"{address}\" }}\n\
+         pipelines: [ {{ name: p, source: {{ kafka: {{ topic: t }} }}, sink: {{ clickhouse: {{ table: t }} }} }} ]\n"
+    );
+    std::fs::write(folder.path().join("weir.yaml"), text).expect("a file");
+    let outcome = finish(weir().current_dir(&folder).args(["run"]));
+    assert_eq!((outcome.code, outcome.out.as_str()), (1, ""));
+    assert!(outcome.err.contains(&format!("cannot listen on {address} (http.listen)")), "{}", outcome.err);
+    assert!(!folder.path().join("data").exists(), "the state is somebody else's until the port is ours");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod support;
 mod parts {
     mod clickhouse;
     mod demo;
+    mod demo_runs;
     mod kafka;
     mod proxy;
     mod redis;

@@ -4,8 +4,10 @@
 #[path = "support/disk.rs"]
 #[allow(dead_code)] // Its other part is for tests that start programs.
 mod disk;
+#[path = "state/synced.rs"]
+mod synced;
 
-use disk::{SmallDisk, limit_own_files};
+use disk::{SmallDisk, in_own_namespace, limit_own_files};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -339,6 +341,83 @@ proptest! {
 fn candidates(numbers: std::ops::Range<u64>) -> Vec<Candidate> {
     let key = |n: u64| xxhash_rust::xxh3::xxh3_128(&n.to_be_bytes());
     numbers.map(|n| Candidate { key: key(n), time_ms: 0, watermark_ms: 0, content: 0 }).collect()
+}
+
+/// One record: its time, the watermark at it, its content, and what is said about it.
+type Judged = (i64, i64, u128, Verdict);
+
+#[test]
+fn windows_begin_and_end_where_the_definition_says() {
+    use Verdict::{Duplicate, Late, Pass};
+    let first = Memory::First { renew: false };
+    let renew = Memory::First { renew: true };
+    let (latest, changes) = (Memory::Latest, Memory::Changes);
+    const A: u128 = 1;
+    const B: u128 = 2;
+    // The window is 10 ms, the first record of the key is at 100.
+    let cases: &[(&str, Memory, &[Judged])] = &[
+        ("the last moment of a window", first, &[(100, 100, A, Pass), (109, 109, A, Duplicate)]),
+        ("a window later", first, &[(100, 100, A, Pass), (110, 110, A, Pass)]),
+        ("the same moment", first, &[(100, 100, A, Pass), (100, 100, A, Duplicate)]),
+        ("the first moment before", first, &[(100, 100, A, Pass), (91, 100, A, Duplicate)]),
+        ("a window earlier", first, &[(100, 100, A, Pass), (90, 100, A, Pass)]),
+        ("more than a window below the watermark", first, &[(100, 100, A, Pass), (89, 100, A, Late)]),
+        ("between two that passed", first, &[(100, 100, A, Pass), (110, 110, A, Pass), (105, 110, A, Duplicate)]),
+        ("also the earlier of two counts", first, &[(100, 100, A, Pass), (90, 100, A, Pass), (81, 90, A, Duplicate)]),
+        ("remembered until the watermark is there", first, &[(100, 100, A, Pass), (105, 110, A, Duplicate)]),
+        ("and not when it has passed", first, &[(100, 100, A, Pass), (105, 111, A, Pass)]),
+        ("a duplicate extends nothing", first, &[(100, 100, A, Pass), (109, 109, A, Duplicate), (110, 110, A, Pass)]),
+        (
+            "unless it renews, again and again",
+            renew,
+            &[
+                (100, 100, A, Pass),
+                (109, 109, A, Duplicate),
+                (118, 118, A, Duplicate),
+                (127, 127, A, Duplicate),
+                (137, 137, A, Pass),
+            ],
+        ),
+        (
+            "an earlier one renews nothing",
+            renew,
+            &[(100, 100, A, Pass), (91, 100, A, Duplicate), (109, 109, A, Duplicate), (119, 119, A, Pass)],
+        ),
+        ("of equal times the later arrival", latest, &[(100, 100, A, Pass), (100, 100, B, Pass), (100, 100, A, Pass)]),
+        ("older than the last", latest, &[(100, 100, A, Pass), (104, 104, A, Pass), (103, 104, A, Duplicate)]),
+        ("a late one while the key is remembered", latest, &[(100, 100, A, Pass), (80, 109, A, Duplicate)]),
+        ("a late one when it is forgotten", latest, &[(100, 100, A, Pass), (80, 110, A, Late)]),
+        ("forgotten, and not late", latest, &[(100, 100, A, Pass), (100, 110, A, Pass)]),
+        ("a late one of a key never seen", latest, &[(89, 100, A, Late), (90, 100, A, Pass)]),
+        (
+            "there and back",
+            changes,
+            &[(100, 100, A, Pass), (101, 101, B, Pass), (102, 102, A, Pass), (103, 103, A, Duplicate)],
+        ),
+        ("an equal one in the window", changes, &[(100, 100, A, Pass), (109, 109, A, Duplicate)]),
+        ("an equal one a window later", changes, &[(100, 100, A, Pass), (110, 110, A, Pass), (119, 119, A, Duplicate)]),
+        ("an equal one before", changes, &[(100, 100, A, Pass), (80, 100, A, Duplicate)]),
+        ("by arrival", changes, &[(100, 100, A, Pass), (95, 100, B, Pass), (99, 100, A, Pass)]),
+        ("a late one while the key is remembered", changes, &[(100, 100, A, Pass), (80, 109, B, Pass)]),
+        ("a late one when it is forgotten", changes, &[(100, 100, A, Pass), (80, 110, B, Late)]),
+        ("a late one of a key never seen", changes, &[(89, 100, A, Late), (90, 100, A, Pass)]),
+    ];
+    let judge = |memory: Memory, window_ms: Option<i64>, records: &[Judged]| {
+        let store = MemoryStore::new();
+        let mut seen = Seen::new(TASK, STEP, SeenOptions { memory, window_ms, filter_bytes_max: 1 << 16 });
+        let verdict = |&(time_ms, watermark_ms, content, _): &Judged| {
+            let mut verdicts = Vec::new();
+            seen.judge(&store, &[Candidate { key: 7, time_ms, watermark_ms, content }], &mut verdicts).unwrap();
+            verdicts[0]
+        };
+        records.iter().map(verdict).collect::<Vec<_>>()
+    };
+    for (what, memory, records) in cases {
+        let said: Vec<Verdict> = records.iter().map(|record| record.3).collect();
+        assert_eq!(judge(*memory, Some(10), records), said, "{what} ({memory:?})");
+    }
+    let ages = [(0, 0, A, Pass), (i64::MAX, i64::MAX, A, Duplicate), (i64::MIN, i64::MAX, A, Duplicate)];
+    assert_eq!(judge(first, None, &ages), ages.map(|record| record.3), "for ever");
 }
 
 fn passed(seen: &mut Seen, store: &dyn StateStore, rows: &[Candidate]) -> usize {
@@ -819,7 +898,8 @@ fn fills_up_by_a_limit_on_files() {
 }
 
 /// The limit holds for a whole process, so it gets one.
-fn by_a_limit_on_files() {
+#[test]
+fn a_disk_that_takes_no_more_loses_nothing_and_the_same_write_goes_through_when_it_does() {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "fills_up_by_a_limit_on_files", "--ignored", "--nocapture"]);
     let output = command.output().unwrap();
@@ -827,19 +907,14 @@ fn by_a_limit_on_files() {
     assert!(output.status.success() && said.contains("nothing lost"), "{said}");
 }
 
-#[test]
-fn a_disk_that_takes_no_more_loses_nothing_and_the_same_write_goes_through_when_it_does() {
-    by_a_limit_on_files();
-}
-
-/// The real thing where this user may mount a disk of a few MiB; where not, once more by the limit on files.
+/// The real thing: a disk of a few MiB.
 #[test]
 fn a_full_disk_loses_nothing_and_the_same_write_goes_through_when_there_is_space() {
+    if !SmallDisk::may_mount() {
+        return in_own_namespace("a_full_disk_loses_nothing_and_the_same_write_goes_through_when_there_is_space");
+    }
     let directory = tempfile::tempdir().unwrap();
-    let Some(disk) = SmallDisk::mount(directory.path(), 48) else {
-        eprintln!("this user may not mount a disk, so a limit on the size of files stands in for it");
-        return by_a_limit_on_files();
-    };
+    let disk = SmallDisk::mount(directory.path(), 48);
     let filling = directory.path().join("filling");
     let fill = || drop(disk.fill());
     loses_nothing_on_a_full_disk(&directory.path().join("state"), fill, || std::fs::remove_file(filling).unwrap());

@@ -13,6 +13,9 @@ use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use std::net::{IpAddr, SocketAddr};
 
+/// Whoever is no foreign page: scrapers and probes use addresses and names of their own.
+pub struct MayProbe(pub Watched);
+
 /// A caller who may look at what is no payload.
 pub struct MayLook(pub Watched);
 
@@ -21,6 +24,15 @@ pub struct MayRead(pub Watched);
 
 /// A caller who may change something.
 pub struct MayWrite(pub Watched);
+
+impl FromRequestParts<Watched> for MayProbe {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, watched: &Watched) -> Result<MayProbe, Problem> {
+        is_no_foreign_page(&parts.headers)?;
+        Ok(MayProbe(watched.clone()))
+    }
+}
 
 impl FromRequestParts<Watched> for MayLook {
     type Rejection = Problem;
@@ -84,14 +96,19 @@ fn may_write(http: &HttpPlan, peer: SocketAddr, headers: &HeaderMap) -> Result<(
 
 /// Refuses names that are not ours, and pages of other sites.
 fn is_ours(http: &HttpPlan, headers: &HeaderMap) -> Result<(), Problem> {
-    let text = |name: &str| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-    let Some(host) = text("host") else {
+    let Some(host) = text(headers, "host") else {
         return Err(Problem::new(403, "the request names no host"));
     };
     if !knows(http, name_of(host)) {
         return Err(Problem::new(403, format!("`{host}` is not a name of this weir: add it to `http.hosts`")));
     }
-    match text("origin") {
+    is_no_foreign_page(headers)
+}
+
+/// A browser says whose page asks.
+fn is_no_foreign_page(headers: &HeaderMap) -> Result<(), Problem> {
+    let host = text(headers, "host").unwrap_or_default();
+    match text(headers, "origin") {
         Some(origin) if origin.split_once("://").is_none_or(|(_, origin)| origin != host) => {
             Err(Problem::new(403, format!("a page of `{origin}` may not ask here")))
         }
@@ -99,10 +116,15 @@ fn is_ours(http: &HttpPlan, headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
+fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name).map(|value| value.to_str().unwrap_or("?"))
+}
+
 fn knows(http: &HttpPlan, name: &str) -> bool {
     let is_address = name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
     is_address
         || name.eq_ignore_ascii_case("localhost")
+        || name.eq_ignore_ascii_case(name_of(&http.listen))
         || http.hosts.iter().any(|host| host.eq_ignore_ascii_case(name))
 }
 
@@ -132,7 +154,7 @@ mod tests {
 
     fn plan(token: Option<&str>, writes: HttpWrites) -> HttpPlan {
         let token = token.map(|token| Secret(token.to_owned()));
-        HttpPlan { listen: "127.0.0.1:8080".into(), token, hosts: vec!["weir.example".into()], writes }
+        HttpPlan { listen: "weir:8080".into(), token, hosts: vec!["weir.example".into()], writes }
     }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
@@ -177,6 +199,7 @@ mod tests {
         assert_eq!(asked(&[("host", "127.0.0.1:8080")]), 200);
         assert_eq!(asked(&[("host", "[::1]:8080")]), 200);
         assert_eq!(asked(&[("host", "localhost")]), 200);
+        assert_eq!(asked(&[("host", "Weir:8080")]), 200, "it is where we listen");
         assert_eq!(asked(&[("host", "Weir.example:8080"), ("origin", "https://Weir.example:8080")]), 200);
         assert_eq!(asked(&[("host", "evil.example")]), 403);
         assert_eq!(asked(&[("host", "127.0.0.1:8080"), ("origin", "https://evil.example")]), 403);

@@ -51,6 +51,9 @@ fn partition_json(balance: &Balance) -> Value {
         "outbox": balance.outbox,
         "balanced": balance.differs.is_empty(),
     });
+    if balance.aside != 0 {
+        object["right_rows"] = json!(balance.aside);
+    }
     if balance.discarded > 0 {
         object["discarded"] = json!(balance.discarded);
     }
@@ -77,6 +80,9 @@ fn step_json(step: &StepBalance) -> Value {
         StepKind::Select | StepKind::Join => "dropped",
     };
     object[dropped] = step.dropped.into();
+    if step.step.kind == StepKind::Dedup {
+        object["dropped"] = step.unjudged.into();
+    }
     object
 }
 
@@ -85,23 +91,59 @@ mod tests {
     use super::*;
     use crate::metrics::StepName;
 
+    fn step_of(kind: StepKind) -> StepBalance {
+        let step = StepName { name: "1".to_owned(), kind };
+        let (rows_in, rows_out, dropped, unjudged, dead_letters, accounted) = (11, 5, 3, 2, 1, 11);
+        StepBalance { step, rows_in, rows_out, dropped, unjudged, dead_letters, accounted, matched: 4, waiting: 0 }
+    }
+
+    /// Stable from the first release.
+    #[test]
+    fn the_ledger_has_these_fields() {
+        let steps = [StepKind::Filter, StepKind::Select, StepKind::Dedup, StepKind::Join].map(step_of).into();
+        let good = Balance {
+            partition: 3,
+            records: 12,
+            tombstones: 1,
+            broken: 2,
+            aside: 0,
+            steps,
+            written: 4,
+            outbox: 1,
+            discarded: 0,
+            differs: vec![],
+        };
+        let differs = vec!["step 1: in 9, accounted for 8".to_owned()];
+        let bad = Balance { discarded: 5, differs: differs.clone(), steps: vec![], ..good.clone() };
+        let expected = json!({
+            "partitions": [
+                {
+                    "partition": 3, "records": 12, "tombstones": 1, "broken": 2,
+                    "steps": [
+                        { "step": "1", "in": 11, "out": 5, "filtered": 3, "dead_letters": 1, "waiting": 0 },
+                        { "step": "1", "in": 11, "out": 5, "dropped": 3, "dead_letters": 1, "waiting": 0 },
+                        { "step": "1", "in": 11, "out": 5, "duplicates": 3, "dropped": 2, "dead_letters": 1, "waiting": 0 },
+                        { "step": "1", "in": 11, "out": 5, "dropped": 3, "matched": 4, "dead_letters": 1, "waiting": 0 }
+                    ],
+                    "written": 4, "outbox": 1, "balanced": true
+                },
+                {
+                    "partition": 3, "records": 12, "tombstones": 1, "broken": 2, "steps": [],
+                    "written": 4, "outbox": 1, "discarded": 5, "balanced": false, "differs": differs
+                }
+            ],
+            "balanced": false
+        });
+        assert_eq!(ledger_json(&[good.clone(), bad]), expected);
+        assert_eq!(ledger_json(&[good])["balanced"], true);
+        assert_eq!(ledger_json(&[]), json!({ "partitions": [], "balanced": true }));
+    }
+
     #[test]
     fn a_step_names_what_it_drops_by_its_kind() {
-        let step = |kind| {
-            let step = StepName { name: "1".to_owned(), kind };
-            let (rows_in, rows_out, dropped, dead_letters, accounted) = (9, 5, 3, 1, 9);
-            step_json(&StepBalance {
-                step,
-                rows_in,
-                rows_out,
-                dropped,
-                dead_letters,
-                accounted,
-                matched: 4,
-                waiting: 0,
-            })
-        };
-        let dedup = json!({ "step": "1", "in": 9, "out": 5, "duplicates": 3, "dead_letters": 1, "waiting": 0 });
+        let step = |kind| step_json(&step_of(kind));
+        let dedup =
+            json!({ "step": "1", "in": 11, "out": 5, "duplicates": 3, "dropped": 2, "dead_letters": 1, "waiting": 0 });
         assert_eq!(step(StepKind::Dedup), dedup);
         assert_eq!(step(StepKind::Filter)["filtered"], 3);
         assert_eq!((&step(StepKind::Join)["dropped"], &step(StepKind::Join)["matched"]), (&json!(3), &json!(4)));

@@ -15,21 +15,25 @@ use crate::config::plan::HttpPlan;
 use crate::metrics::{PipelineState, PipelineStats};
 use crate::runtime::desk::Desk;
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::ListenerExt;
 use door::Door;
+use guard::MayProbe;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use problem::Problem;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a call may send.
 const BODY_BYTES_MAX: usize = 1 << 20;
+/// How often the samples of histograms are put into their buckets.
+const UPKEEP: Duration = Duration::from_secs(5);
 
 /// What the handlers see.
 #[derive(Clone)]
@@ -57,9 +61,10 @@ pub fn install_metrics() -> Result<PrometheusHandle, String> {
 
 /// Serves until the process ends.
 pub async fn serve(listener: tokio::net::TcpListener, watched: Watched) -> std::io::Result<()> {
+    let prometheus = watched.prometheus.clone();
     let calls = letters::routes().merge(outbox::routes()).merge(ledger::routes());
     let app = Router::new()
-        .route("/healthz", get(|| async { "alive\n" }))
+        .route("/healthz", get(async |_: MayProbe| "alive\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(scrape))
         .merge(calls.layer(map_response(problem::told_as_one)))
@@ -69,13 +74,21 @@ pub async fn serve(listener: tokio::net::TcpListener, watched: Watched) -> std::
         })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(watched);
+    tokio::spawn(async move {
+        // The recorder keeps every sample of a histogram until it is asked; nobody may ever scrape.
+        let mut tick = tokio::time::interval(UPKEEP);
+        loop {
+            tick.tick().await;
+            prometheus.run_upkeep();
+        }
+    });
     // Only a tapped listener of our own says who calls.
     let door = Door::new(listener).tap_io(|_| ());
     axum::serve(door, app.into_make_service_with_connect_info::<SocketAddr>()).await
 }
 
 /// Ready: every pipeline is assigned and none restores.
-async fn ready(State(watched): State<Watched>) -> impl IntoResponse {
+async fn ready(MayProbe(watched): MayProbe) -> impl IntoResponse {
     let not_ready: Vec<String> = watched
         .pipelines
         .iter()
@@ -91,7 +104,7 @@ async fn ready(State(watched): State<Watched>) -> impl IntoResponse {
     }
 }
 
-async fn scrape(State(watched): State<Watched>) -> impl IntoResponse {
+async fn scrape(MayProbe(watched): MayProbe) -> impl IntoResponse {
     watched.pipelines.iter().for_each(|stats| stats.publish());
     (watched.publish)();
     ([("content-type", "text/plain; version=0.0.4; charset=utf-8")], watched.prometheus.render())
@@ -125,7 +138,11 @@ fn describe() {
         ("weir_rows_written_total", "Rows acknowledged by the table"),
         ("weir_rows_duplicate_total", "Rows that a dedup step dropped"),
         ("weir_rows_filtered_total", "Rows that a filter step dropped"),
-        ("weir_rows_late_total", "Rows that came too late to be judged by a step"),
+        (
+            "weir_rows_late_total",
+            "Rows that came too late to be judged by a step, or to meet all their partners in a join",
+        ),
+        ("weir_join_rows_total", "Pairs of a join, rows it sent alone, rows it dropped"),
         ("weir_dead_letters_total", "Records that could not be processed"),
         ("weir_blocks_sealed_total", "Blocks sealed, by what ended the batch"),
         ("weir_blocks_acknowledged_total", "Blocks acknowledged by their table"),
@@ -143,8 +160,8 @@ fn describe() {
         ("weir_outbox_bytes", "Bytes of blocks stored and not yet acknowledged"),
         ("weir_state_bytes", "Bytes of state on disk, by column family"),
         ("weir_state_keys_estimate", "Keys in the state of a step, about"),
-        ("weir_join_rows_total", "Pairs of a join, rows it sent alone, rows it dropped"),
         ("weir_topic_partitioner_info", "How the keys of a topic of a join came to their partitions: 1"),
+        ("weir_scattered_keys", "1 once the same key of a dedup step has come through two partitions (by a sample)"),
         ("weir_join_doubts", "What speaks against the way the topics of a join lie: 1"),
         ("weir_join_waiting_rows", "Rows that wait in a join"),
         ("weir_join_oldest_waiting_timestamp_seconds", "Event time of the oldest row that waits in a join, or earlier"),
@@ -160,7 +177,7 @@ fn describe() {
         ("weir_latency_seconds", "From a record's timestamp until its row was acknowledged"),
         (
             "weir_processing_seconds",
-            "Per batch of records: from leaving the client's queue until its rows are in the block builder, and each block's encode and store",
+            "Per batch of records: from leaving the client's queue until its rows are in the block builder, plus that block's encode and store",
         ),
     ];
     COUNTERS.iter().for_each(|(name, help)| metrics::describe_counter!(*name, *help));

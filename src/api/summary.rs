@@ -21,6 +21,8 @@ pub fn pipeline_object(stats: &PipelineStats, seconds: f64) -> Value {
     let (blocks, rows) = (stats.blocks_sealed.load(Relaxed), stats.rows_sealed.load(Relaxed));
     let joins: Vec<Value> =
         stats.steps.iter().enumerate().filter_map(|(place, step)| join_object(stats, place, step)).collect();
+    let dedups = stats.steps.iter().enumerate().filter(|(_, step)| step.kind == StepKind::Dedup);
+    let dedups: Vec<Value> = dedups.map(|(place, step)| dedup_object(stats, place, step)).collect();
     let watermark = stats.tasks().values().map(|task| task.watermark_ms).filter(|ms| *ms != i64::MIN).min();
     json!({
         "pipeline": stats.pipeline,
@@ -37,7 +39,7 @@ pub fn pipeline_object(stats: &PipelineStats, seconds: f64) -> Value {
             "filtered": step_sum(Some(StepKind::Filter), |step| step.dropped.load(Relaxed)),
             "late": step_sum(None, |step| step.late.load(Relaxed)),
         },
-        "dedup": stats.steps.iter().filter(|step| step.kind == StepKind::Dedup).map(dedup_object).collect::<Vec<_>>(),
+        "dedup": dedups,
         "joins": joins,
         "dead_letters": { "total": dead_letters.values().sum::<u64>(), "by_reason": by_reason },
         "batches": {
@@ -48,7 +50,7 @@ pub fn pipeline_object(stats: &PipelineStats, seconds: f64) -> Value {
             "insert_seconds": quantiles(&stats.inserts),
         },
         "lag": { "records": stats.lag_records(), "partitions": lags(stats) },
-        "watermark": watermark.map(|ms| crate::codec::time::Moment::from_ms(ms).to_rfc3339()),
+        "watermark": watermark.map(|ms| crate::codec::time::Moment::from_ms(ms).to_rfc3339_ms()),
         "latency_seconds": quantiles(&stats.latency),
         "processing_seconds": quantiles(&stats.processing),
         "state_bytes": stats.state_bytes(),
@@ -56,11 +58,17 @@ pub fn pipeline_object(stats: &PipelineStats, seconds: f64) -> Value {
     })
 }
 
-fn dedup_object(step: &StepStats) -> Value {
+fn dedup_object(stats: &PipelineStats, place: usize, step: &StepStats) -> Value {
     let (passed, duplicates) = (step.rows_out.load(Relaxed), step.dropped.load(Relaxed));
     let all = passed + duplicates;
     let share = if all > 0 { duplicates as f64 / all as f64 } else { 0.0 };
-    json!({ "step": step.name, "passed": passed, "duplicates": duplicates, "duplicate_share": share })
+    json!({
+        "step": step.name,
+        "passed": passed,
+        "duplicates": duplicates,
+        "duplicate_share": share,
+        "doubts": stats.dedup_doubts(place),
+    })
 }
 
 /// `None` for a step that is no join.
@@ -79,7 +87,7 @@ fn join_object(stats: &PipelineStats, place: usize, step: &StepStats) -> Option<
         "unmatched": step.unmatched.load(Relaxed),
         "dropped": step.dropped.load(Relaxed),
         "waiting": waiting,
-        "oldest_waiting": oldest_ms.map(|ms| crate::codec::time::Moment::from_ms(ms).to_rfc3339()),
+        "oldest_waiting": oldest_ms.map(|ms| crate::codec::time::Moment::from_ms(ms).to_rfc3339_ms()),
         "doubts": stats.join_doubts(place),
         "join_rate": if decided > 0 { matched as f64 / decided as f64 } else { 0.0 },
     }))

@@ -4,6 +4,7 @@ use super::*;
 use crate::config::plan::HttpWrites;
 use crate::error::Error;
 use crate::metrics::{JoinSnapshot, PartitionLag, SealedWhy, StepKind, StepName, TaskSnapshot};
+use serde_json::json;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -49,14 +50,14 @@ fn series(text: &str) -> BTreeSet<String> {
 fn the_metrics_of_a_pipeline_have_these_names_and_labels_and_no_others() {
     let text = scraped(|stats| {
         stats.set_task(3, task());
-        stats.dead_letter("decode", "bad_json", 1);
+        stats.dead_letter("source", "bad_json", 1);
         stats.attempt_failed(&Error::retry("241", "memory"));
         stats.committed("accepted");
         stats.recovered("new");
         stats.set_state_bytes("seen", 1);
         stats.set_partitioner("orders", "murmur2");
         stats.doubt_join(3, "partitioned_differently", "why".to_owned());
-        stats.sealed(SealedWhy::Age, [5].into_iter(), Duration::from_millis(1));
+        stats.sealed(SealedWhy::Age, [5].into_iter());
         stats.stored(Duration::from_millis(1));
         stats.acknowledged(0.01);
         stats.written(5, Some((0.1, 0.2)));
@@ -86,6 +87,7 @@ fn the_metrics_of_a_pipeline_have_these_names_and_labels_and_no_others() {
         "weir_state_keys_estimate{pipeline,step}",
         "weir_join_rows_total{pipeline,step,outcome}",
         "weir_topic_partitioner_info{pipeline,topic,partitioner}",
+        "weir_scattered_keys{pipeline,step}",
         "weir_join_doubts{pipeline,step,reason}",
         "weir_join_waiting_rows{pipeline,step}",
         "weir_join_oldest_waiting_timestamp_seconds{pipeline,step}",
@@ -130,9 +132,13 @@ fn serving() -> String {
 
 /// Asks, and hears status, form and body.
 fn ask(address: &str, line: &str, body: &[u8]) -> (u16, String, String) {
+    ask_as("host: localhost", address, line, body)
+}
+
+/// Asks with these headers.
+fn ask_as(headers: &str, address: &str, line: &str, body: &[u8]) -> (u16, String, String) {
     let mut stream = std::net::TcpStream::connect(address).unwrap();
-    let head =
-        format!("{line} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!("{line} HTTP/1.1\r\n{headers}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
     stream.write_all(head.as_bytes()).unwrap();
     // Who refuses a body need not read it to its end.
     let _ = stream.write_all(body);
@@ -164,6 +170,113 @@ fn whatever_is_wrong_with_a_call_is_told_as_a_problem() {
         assert!(problem["detail"].as_str().unwrap().contains(part), "{problem}");
     }
     assert_eq!(ask(&address, "GET /readyz", b"").0, 200);
+}
+
+#[test]
+fn scrapers_and_probes_come_under_any_name_but_not_from_a_foreign_page() {
+    let address = serving();
+    for line in ["GET /metrics", "GET /healthz", "GET /readyz"] {
+        let status = |headers: &str| ask_as(headers, &address, line, b"").0;
+        assert_eq!(status("host: whoever.example"), 200, "{line}");
+        assert_eq!(status("host: here.example\r\norigin: http://here.example"), 200, "{line}");
+        assert_eq!(status("host: localhost\r\norigin: https://evil.example"), 403, "{line}");
+    }
+}
+
+#[test]
+fn who_waits_no_more_in_a_join_is_not_the_oldest_for_ever() {
+    let text = scraped(|stats| {
+        stats.set_task(3, task());
+        stats.publish();
+        stats.set_task(3, TaskSnapshot { joins: vec![JoinSnapshot { step: 3, ..JoinSnapshot::default() }], ..task() });
+        stats.publish();
+    });
+    let oldest = "weir_join_oldest_waiting_timestamp_seconds{pipeline=\"p\",step=\"3\"} NaN";
+    assert!(text.contains(oldest), "{text}");
+}
+
+#[test]
+fn what_only_grows_is_a_counter() {
+    let text = scraped(|stats| stats.publish());
+    for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let (name, kind) = line.split_once(' ').unwrap();
+        assert_eq!(name.ends_with("_total"), kind == "counter", "{line}");
+    }
+    assert!(text.contains("# HELP weir_join_rows_total Pairs of a join"), "{text}");
+}
+
+/// Field names and types, in the place of the values; of a list its first item.
+fn shape(value: &Value) -> Value {
+    match value {
+        Value::Null => "null".into(),
+        Value::Bool(_) => "boolean".into(),
+        Value::Number(number) if number.is_f64() => "number".into(),
+        Value::Number(_) => "integer".into(),
+        Value::String(_) => "text".into(),
+        Value::Array(items) => items.iter().take(1).map(shape).collect(),
+        Value::Object(fields) => fields.iter().map(|(name, value)| (name.clone(), shape(value))).collect(),
+    }
+}
+
+/// What `run --until-end --format json` prints of a pipeline is stable from the first release.
+#[test]
+fn the_object_of_a_pipeline_has_these_fields() {
+    let mut object = Value::Null;
+    scraped(|stats| {
+        stats.set_task(3, task());
+        stats.dead_letter("source", "bad_json", 1);
+        stats.attempt_failed(&Error::retry("241", "memory"));
+        stats.doubt_join(3, "partitioned_differently", "why".to_owned());
+        crate::state::Table::ALL.into_iter().for_each(|table| stats.set_state_bytes(table.name(), 1));
+        object = summary::pipeline_object(stats, 2.0);
+    });
+    let expected = json!({
+        "pipeline": "text", "state": "text",
+        "records": { "read": "integer", "bytes": "integer", "per_second": "number", "tombstones": "integer" },
+        "rows": { "written": "integer", "per_second": "number", "filtered": "integer", "late": "integer" },
+        "dedup": [
+            {
+                "step": "text", "passed": "integer", "duplicates": "integer", "duplicate_share": "number",
+                "doubts": []
+            }
+        ],
+        "joins": [{
+            "step": "text", "matched": "integer", "unmatched": "integer", "dropped": "integer", "waiting": "integer",
+            "oldest_waiting": "text", "doubts": ["text"], "join_rate": "number"
+        }],
+        "dead_letters": { "total": "integer", "by_reason": { "bad_json": "integer" } },
+        "batches": {
+            "sealed": "integer", "acknowledged": "integer", "rows_mean": "number", "retries": "integer",
+            "insert_seconds": { "p50": "number", "p99": "number" }
+        },
+        "lag": {
+            "records": "integer",
+            "partitions": [
+                { "topic": "text", "partition": "integer", "offset": "integer", "end": "integer", "lag": "integer" }
+            ]
+        },
+        "watermark": "text",
+        "latency_seconds": { "p50": "number", "p99": "number" },
+        "processing_seconds": { "p50": "number", "p99": "number" },
+        "state_bytes": {
+            "seen": "integer", "ledger": "integer", "outbox": "integer", "dead_letters": "integer", "buffer": "integer"
+        },
+        "last_error": "text"
+    });
+    assert_eq!(shape(&object), expected);
+    assert_eq!(object["watermark"], "1970-01-01T00:00:01.500Z");
+    assert_eq!(
+        object["joins"][0]["oldest_waiting"], "1970-01-01T00:00:01.000Z",
+        "milliseconds also where there are none"
+    );
+}
+
+#[test]
+fn what_is_not_known_of_a_pipeline_is_null() {
+    let mut object = Value::Null;
+    scraped(|stats| object = summary::pipeline_object(stats, 0.0));
+    let unknown = [&object["watermark"], &object["joins"][0]["oldest_waiting"], &object["last_error"]];
+    assert_eq!(unknown, [&Value::Null; 3]);
 }
 
 #[test]

@@ -4,9 +4,9 @@
 //! Promises: nothing is changed anywhere without `--fix`, and then only what was printed before, after a yes.
 
 use super::{Format, Global, colour, print};
+use crate::config::Loaded;
 use crate::config::plan::Plan;
 use crate::config::report::Report;
-use crate::error::Finding;
 use crate::runtime::compile;
 use crate::runtime::inspect::{self, Fix};
 use std::io::{BufRead, Write};
@@ -31,9 +31,6 @@ pub struct Check {
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
-
-/// What the layers behind the configuration find in a plan that is whole. Each adds a line.
-const JUDGES: &[fn(&Plan) -> Vec<Finding>] = &[compile::judge];
 
 impl Check {
     pub fn run(self, global: &Global) -> ExitCode {
@@ -108,11 +105,10 @@ impl Check {
 
 /// The file with all that can be found without a connection.
 pub(super) fn judged(global: &Global) -> (Report, Option<Plan>) {
-    let mut loaded = global.load();
-    if let Some(plan) = &loaded.plan {
-        loaded.report.extend(JUDGES.iter().flat_map(|judge| judge(plan)));
-    }
-    (loaded.report, loaded.plan)
+    let Loaded { plan, drafts, mut report } = global.load();
+    report.extend(compile::judge(&drafts));
+    report.extend(plan.iter().flat_map(compile::judge_plan));
+    (report, plan)
 }
 
 /// Shows the statements and asks; only a yes is a yes.

@@ -99,7 +99,7 @@ struct Filter {
     /// Only with this reason, such as value_out_of_range
     #[arg(long, value_name = "CODE")]
     reason: Option<String>,
-    /// Only from this step: its place in the list, decode or sink
+    /// Only from this step: its place in the list, source or sink
     #[arg(long, value_name = "STEP")]
     step: Option<String>,
     /// Only at or after this time, such as 2026-01-31T12:00:00Z

@@ -1,8 +1,9 @@
 //! `weir demo`: the whole system with nothing installed, and the proof that it did what it says.
 //!
 //! In-process Kafka, embedded ClickHouse, generator and pipelines in a temporary folder; everything goes when it
-//! ends.
+//! ends, also by a signal.
 
+use super::signals::Signals;
 use super::{Global, observe};
 use crate::api::{self, Watched};
 use crate::clock::SystemClock;
@@ -75,6 +76,7 @@ impl Demo {
     /// Whether the result is what was produced.
     fn go(&self) -> Result<bool, String> {
         let told = |error: Error| error.to_string();
+        let signals = Signals::listen()?;
         let folder = tempfile::tempdir().map_err(|error| format!("cannot make a temporary folder: {error}"))?;
         eprintln!("starting Kafka (in this process) and ClickHouse (the engine as a library) …");
         let broker = Broker::start(&Scenario::all_topics()).map_err(told)?;
@@ -93,6 +95,7 @@ impl Demo {
         }
         let plan = self.plan(&broker, &server, folder.path())?;
         let prometheus = api::install_metrics()?;
+        let listener = super::run::listen(&plan.http.listen)?;
         let engine = Engine::start(&plan, options(), Arc::new(SystemClock)).map_err(|error| error.to_string())?;
         let stats = engine.stats();
         let publish = observe::publisher(engine.busy());
@@ -103,7 +106,7 @@ impl Demo {
             prometheus,
             publish,
         };
-        super::run::serve(&plan.http.listen, watched)?;
+        super::run::serve(listener, watched)?;
         eprintln!("metrics at http://{}/metrics; the pipeline:\n\n{}", plan.http.listen, self.scenario.config());
         let generator = Generator::start(
             GeneratorOptions {
@@ -116,7 +119,7 @@ impl Demo {
             Arc::new(SystemClock),
         )
         .map_err(told)?;
-        let truth = self.watch(generator, &stats, engine, &plan, &clickhouse)?;
+        let truth = self.watch(generator, &stats, engine, &plan, &clickhouse, &signals)?;
         let proof = clickhouse.answers(Proof::ask(&clickhouse.client, self.scenario.result(), truth))?;
         proof.show(&mut std::io::stdout()).map_err(|error| error.to_string())?;
         Ok(proof.holds())
@@ -134,7 +137,7 @@ impl Demo {
         plan.ok_or_else(|| Report::new("demo", self.scenario.config(), findings).text(false))
     }
 
-    /// Shows the table until the time is over and everything produced is written.
+    /// Shows the table until the time is over, or a signal says so, and everything produced is written.
     fn watch(
         &self,
         generator: Generator,
@@ -142,6 +145,7 @@ impl Demo {
         engine: Engine,
         plan: &Plan,
         clickhouse: &Asked,
+        signals: &Signals,
     ) -> Result<GroundTruth, String> {
         let terminal = std::io::stdout().is_terminal();
         let mut table = LiveTable::new(std::io::stdout(), terminal);
@@ -149,7 +153,10 @@ impl Demo {
         let mut look = Look { began, before: (began, 0), aggregates: self.scenario.aggregates(), clickhouse };
         let every = if terminal { LOOK_EVERY } else { LINE_EVERY };
         while began.elapsed() < self.duration && !engine.has_ended() {
-            std::thread::sleep(every.min(self.duration.saturating_sub(began.elapsed())));
+            if signals.wait(every.min(self.duration.saturating_sub(began.elapsed()))) {
+                eprintln!("stopping: what is under way is written, then proven; a second signal exits at once");
+                break;
+            }
             let snapshot = look.snapshot(generator.truth(), stats, generator.is_waiting())?;
             table.show(&snapshot).map_err(|error| error.to_string())?;
         }

@@ -4,13 +4,14 @@
 //! Promises: nothing is changed anywhere; without `--connect` nobody is asked, and what only a connection knows is
 //! given as a formula.
 
+mod steps;
+
 use super::{Global, check, print};
 use crate::codec::time::Moment;
 use crate::config::plan::{
-    ClickHouseSinkPlan, DeadLettersPlan, DedupPlan, DeliveryGuarantee, JoinPlan, Keep, KeyCast, KeyPlan, Late,
-    Matching, MissingKey, PipelinePlan, Plan, SinkPlan, StartAt, StepPlan, TimeUnit,
+    ClickHouseSinkPlan, DeadLettersPlan, DeliveryGuarantee, Matching, PipelinePlan, Plan, SinkPlan, StartAt, StepPlan,
 };
-use crate::runtime::compile;
+use crate::runtime::compile::{self, Race};
 use crate::runtime::facts::{self, InsertFacts, TopicFacts};
 use crate::runtime::inspect::duration;
 use crate::runtime::memory::{self, SharedMemory};
@@ -31,10 +32,6 @@ pub struct Explain {
     pipeline: Vec<String>,
 }
 
-/// What a key of the dedup table takes on disk: hash, time, and what RocksDB adds.
-const KEY_BYTES: u64 = 40;
-/// With the hash of the compared fields.
-const CHANGES_KEY_BYTES: u64 = 60;
 /// More new parts a second than this, and merges may fall behind.
 const PARTS_PER_SECOND_MAX: f64 = 10.0;
 /// Assumed where nobody was asked.
@@ -95,9 +92,6 @@ impl Seen {
     }
 }
 
-/// On disk, of a kept row of a join: measured with six short fields (docs/performance.md), its index included.
-const JOIN_ROW_BYTES: u64 = 150;
-
 /// One pipeline in words, section by section.
 struct Words<'a> {
     plan: &'a Plan,
@@ -149,7 +143,7 @@ impl Words<'_> {
         }
         self.line(format!("from {} as group `{}`", kafka.brokers.join(", "), kafka.group));
         if let Some(topics) = &self.seen.topics {
-            let rate = match topics.records_per_second {
+            let rate = match topics.rate() {
                 Some(rate) => format!("about {rate:.0} records/s"),
                 None => "too few records to tell a rate".to_owned(),
             };
@@ -159,149 +153,7 @@ impl Words<'_> {
         self.line(format!(
             "a task is one partition number{several}; its state, its order and its delivery are its own"
         ));
-        let time = &self.pipeline.source.time;
-        let when = match &time.field {
-            None => "the Kafka record timestamp".to_owned(),
-            Some(field) => format!("`{}` ({})", field.text, unit_name(time.unit, &time.zone)),
-        };
-        self.line(format!(
-            "event time: {when}; may be {} out of order, at most {} ahead; an input silent for {} is set aside",
-            duration(time.lateness_ms),
-            duration(time.max_future_ms),
-            duration(time.idle_ms)
-        ));
-    }
-
-    fn steps(&mut self) {
-        self.head("does");
-        if self.pipeline.steps.is_empty() {
-            self.line("nothing to the rows: every record becomes a row");
-        }
-        let pipeline = self.pipeline;
-        for (place, step) in pipeline.steps.iter().enumerate() {
-            match step {
-                StepPlan::Filter(text) => {
-                    self.line(format!("{place}  filter: keeps rows where {}; no state", text.text));
-                }
-                StepPlan::Select(fields) => {
-                    let names: Vec<String> =
-                        fields.iter().map(|(name, text)| format!("{name} = {}", text.text)).collect();
-                    self.line(format!("{place}  select: {}; no state", names.join(", ")));
-                }
-                StepPlan::Dedup(dedup) => self.dedup(place, dedup),
-                StepPlan::Join(join) => self.join(place, join),
-            }
-        }
-    }
-
-    fn join(&mut self, place: usize, join: &JoinPlan) {
-        let topic = |input: &usize| self.pipeline.topics[*input].name.as_str();
-        let topics: Vec<&str> = join.with.inputs.iter().map(topic).collect();
-        let pairs = join.left_key.iter().zip(&join.right_key);
-        let key: Vec<String> = pairs.map(|(left, right)| format!("{} = {}", key_text(left), key_text(right))).collect();
-        let meets = match join.matching {
-            Matching::Interval { before_ms, after_ms } => format!(
-                "every pair whose right row lies at most {} before and {} after the left one",
-                signed_duration(before_ms),
-                signed_duration(after_ms)
-            ),
-            Matching::Temporal { within_ms, exact } => {
-                let waits = if exact { "waits for the watermark and takes" } else { "takes" };
-                format!("each left row once: it {waits} the newest right row of {} before it", duration(within_ms))
-            }
-            Matching::Table { .. } => "each left row once, with the version of its key that is valid then".to_owned(),
-        };
-        let alone = match (join.keeps_left, join.keeps_right) {
-            (false, false) => "a row that meets nobody is dropped",
-            (true, false) => "a left row that meets nobody is sent alone",
-            (false, true) => "a right row that meets nobody is sent alone",
-            (true, true) => "a row that meets nobody is sent alone",
-        };
-        let line = format!("{place}  join: adds `{}` from {} by {}", join.name, topics.join(", "), key.join(", "));
-        self.line(line);
-        self.line(format!("   {meets}; {alone}"));
-        self.line(format!("   state: {}", self.join_state(join)));
-    }
-
-    /// What a join keeps, and for how long.
-    fn join_state(&self, join: &JoinPlan) -> String {
-        let kept_ms = match join.matching {
-            Matching::Table { .. } => {
-                return format!(
-                    "every key of the table × about {JOIN_ROW_BYTES} bytes of disk, and its newer versions"
-                );
-            }
-            // A left row stays as long as right rows may come for it, and the other way round.
-            Matching::Interval { before_ms, after_ms } => before_ms.max(after_ms),
-            Matching::Temporal { within_ms, .. } => within_ms,
-        };
-        let kept_ms = kept_ms.saturating_add(join.with.time.lateness_ms.max(self.pipeline.source.time.lateness_ms));
-        match self.seen.topics.as_ref().and_then(|topics| topics.records_per_second) {
-            Some(rate) => {
-                let rows = rate * kept_ms as f64 / 1000.0;
-                let size = bytes((rows * JOIN_ROW_BYTES as f64) as u64);
-                format!(
-                    "about {} rows, {size} of disk: both sides, {rate:.0}/s, {} each",
-                    counted(rows),
-                    duration(kept_ms)
-                )
-            }
-            None => {
-                let size = bytes((kept_ms / 1000) as u64 * 1_000 * JOIN_ROW_BYTES);
-                let seconds = kept_ms / 1000;
-                format!(
-                    "rows per second of both sides × {seconds} s × about {JOIN_ROW_BYTES} bytes ({size} at 1,000/s)"
-                )
-            }
-        }
-    }
-
-    fn dedup(&mut self, place: usize, dedup: &DedupPlan) {
-        let key: Vec<String> = dedup.key.iter().map(key_text).collect();
-        let window = dedup.window_ms.map_or("for ever".to_owned(), |ms| format!("within {}", duration(ms)));
-        let passes = match &dedup.keep {
-            Keep::First => "the first record of a key passes".to_owned(),
-            Keep::Latest => "a record passes that is not older than the last one of its key that passed".to_owned(),
-            Keep::Changes(fields) => {
-                let names: Vec<&str> = fields.iter().map(|field| field.text.as_str()).collect();
-                format!("a record passes that differs from the last one of its key in {}", names.join(", "))
-            }
-        };
-        self.line(format!("{place}  dedup on {}: {passes}, {window}", key.join(" + ")));
-        if dedup.renew {
-            self.line("   duplicates extend the window");
-        }
-        let missing = match dedup.missing_key {
-            MissingKey::DeadLetter => "is a dead letter",
-            MissingKey::Pass => "passes",
-            MissingKey::Drop => "is dropped",
-        };
-        let late = match (&dedup.keep, dedup.late) {
-            (Keep::First, Late::Pass) => "; one too late to be judged passes, counted",
-            (Keep::First, Late::Drop) => "; one too late to be judged is dropped, counted",
-            (Keep::First, Late::DeadLetter) => "; one too late to be judged is a dead letter",
-            _ => "",
-        };
-        self.line(format!("   a row without a key {missing}{late}"));
-        let key_bytes = if matches!(dedup.keep, Keep::Changes(_)) { CHANGES_KEY_BYTES } else { KEY_BYTES };
-        let rate = self.seen.topics.as_ref().and_then(|topics| topics.records_per_second);
-        let estimate = match (dedup.window_ms, rate) {
-            (Some(window_ms), Some(rate)) => {
-                let keys = rate * window_ms as f64 / 1000.0;
-                format!(
-                    "at most {} keys, {} of disk, were every key of {rate:.0}/s a new one",
-                    counted(keys),
-                    bytes((keys * key_bytes as f64) as u64)
-                )
-            }
-            (Some(window_ms), None) => format!(
-                "new keys per second × {} s × {key_bytes} bytes of disk ({} at 1,000/s)",
-                window_ms / 1000,
-                bytes((window_ms / 1000) as u64 * 1_000 * key_bytes)
-            ),
-            (None, _) => format!("every key ever seen × {key_bytes} bytes of disk: it grows without an end"),
-        };
-        self.line(format!("   state: {estimate}"));
+        self.line(steps::time_text(&self.pipeline.source.time));
     }
 
     fn writes(&mut self) {
@@ -435,17 +287,37 @@ impl Words<'_> {
             self.line("  PARTITION in between (`on_unclear` says what happens to one that is too old)");
             self.line("- rows that the engine acknowledged and then lost with its power, without fsync");
         }
-        let dedups: Vec<&DedupPlan> = pipeline
-            .steps
-            .iter()
-            .filter_map(|step| if let StepPlan::Dedup(dedup) = step { Some(dedup) } else { None })
-            .collect();
-        if !dedups.is_empty() {
+        let joins: Vec<Matching> = compile::joins_of(pipeline).map(|join| join.matching).collect();
+        let is_dedup = |step: &StepPlan| matches!(step, StepPlan::Dedup(_));
+        let right_steps = compile::joins_of(pipeline).flat_map(|join| &join.steps);
+        if pipeline.steps.iter().chain(right_steps).any(is_dedup) {
             self.line("- duplicates that come through different partitions: the producer has to key by the dedup key");
+        }
+        if !joins.is_empty() {
+            self.line("- pairs that come through different partitions: all topics need equal keys in equal partitions");
+        }
+        let is_table = |matching: &Matching| matches!(matching, Matching::Table { .. });
+        if !joins.iter().all(is_table) {
+            self.line("- pairs of rows that come later than `lateness` allows: they can be lost, never doubled");
+        }
+        if joins.iter().any(is_table) {
+            self.line(
+                "- the version of a table that was valid for a row later than `lateness`: it meets one still kept",
+            );
+        }
+        if compile::reach_ms(pipeline).is_some() {
             self.line("- a memory restored without this disk beyond the topic's retention, or of late rows");
         }
-        if !dedups.is_empty() && pipeline.topics.len() > 1 {
-            self.line("- the same verdicts after a lost disk: which of two topics' records comes first is a race");
+        for race in compile::races(pipeline) {
+            self.line(match race {
+                Race::Topics(step) => format!(
+                    "- the same verdicts of step {step} after a lost disk: which of two topics' records comes first is a \
+                     race"
+                ),
+                Race::Joined(step) => format!(
+                    "- the same verdicts of step {step} after a lost disk: what a join without `exact` has found is a race"
+                ),
+            });
         }
         match &pipeline.dead_letters {
             DeadLettersPlan::Local { .. } => self.line("- dead letters when this disk is lost: use a topic or a table"),
@@ -453,32 +325,6 @@ impl Words<'_> {
             DeadLettersPlan::ClickHouse { .. } => {}
         }
         self.line("- offsets set by hand to exactly where they were: the block under way then comes twice");
-    }
-}
-
-fn unit_name(unit: TimeUnit, zone: &str) -> String {
-    match unit {
-        TimeUnit::Iso => format!("ISO 8601, {zone} where it has no offset"),
-        TimeUnit::Seconds => "seconds".to_owned(),
-        TimeUnit::Millis => "milliseconds".to_owned(),
-        TimeUnit::Micros => "microseconds".to_owned(),
-        TimeUnit::Nanos => "nanoseconds".to_owned(),
-    }
-}
-
-/// A bound of an interval may lie on the other side.
-fn signed_duration(ms: i64) -> String {
-    if ms < 0 { format!("-{}", duration(ms.saturating_neg())) } else { duration(ms) }
-}
-
-fn key_text(key: &KeyPlan) -> String {
-    let path = &key.path.text;
-    match key.cast {
-        None => format!("`{path}`"),
-        Some(KeyCast::Decimal { precision, scale }) => format!("`{path}` as decimal({precision},{scale})"),
-        Some(KeyCast::Int) => format!("`{path}` as int"),
-        Some(KeyCast::Text) => format!("`{path}` as text"),
-        Some(KeyCast::Bool) => format!("`{path}` as bool"),
     }
 }
 

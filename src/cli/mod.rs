@@ -14,6 +14,7 @@ mod observe;
 mod outbox;
 mod run;
 mod schema;
+mod signals;
 mod version;
 
 use crate::config::{self, Loaded};
@@ -50,7 +51,9 @@ enum Command {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    logging::start(&cli.global);
+    // What is said while the demo draws its table is drawn over.
+    let usual_level = if matches!(cli.command, Command::Demo(_)) { "warn" } else { "info" };
+    logging::start(&cli.global, usual_level);
     match cli.command {
         Command::Run(run) => run.run(&cli.global),
         Command::Demo(demo) => demo.run(&cli.global),
@@ -76,9 +79,10 @@ pub struct Global {
     #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t = logging::LogFormat::Text)]
     log_format: logging::LogFormat,
 
-    /// Which log lines: error, warn, info, debug, trace, or a filter such as info,weir::runtime=debug
-    #[arg(long, global = true, value_name = "LEVEL", default_value = "info", value_parser = logging::filter)]
-    log_level: String,
+    /// Which log lines: off, error, warn, info, debug, trace, or a filter such as info,weir::runtime=debug
+    /// [default: info; of the demo: warn]
+    #[arg(long, global = true, value_name = "LEVEL", value_parser = logging::filter)]
+    log_level: Option<String>,
 }
 
 impl Global {

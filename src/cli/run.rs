@@ -1,11 +1,13 @@
 //! `weir run`: every pipeline of the file, in the foreground, until it is told to stop or has reached the end.
 
+use super::signals::Signals;
 use super::{Format, Global, colour, print};
 use crate::api::{self, Watched, summary};
 use crate::clock::SystemClock;
 use crate::config::plan::Plan;
 use crate::metrics::PipelineStats;
 use crate::runtime::engine::{Engine, Outcome, RunOptions};
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -54,6 +56,8 @@ impl Run {
     fn go(&self, plan: &Plan) -> Result<ExitCode, String> {
         let prometheus = api::install_metrics()?;
         let signals = Signals::listen()?;
+        // Before anything is touched: a taken port is often another weir on the same state.
+        let listener = listen(&plan.http.listen)?;
         let options =
             RunOptions { until_end: self.until_end, close_windows: self.close_windows, ..RunOptions::default() };
         let began = Instant::now();
@@ -67,7 +71,7 @@ impl Run {
             prometheus,
             publish: super::observe::publisher(engine.busy()),
         };
-        serve(&plan.http.listen, watched)?;
+        serve(listener, watched)?;
         while !engine.has_ended() {
             if signals.wait(Duration::from_millis(50)) {
                 tracing::info!("stopping: seal, deliver, commit; a second signal exits at once");
@@ -112,10 +116,15 @@ fn exit_code(outcomes: &[Outcome]) -> ExitCode {
     }
 }
 
-pub fn serve(listen: &str, watched: Watched) -> Result<(), String> {
-    let listener = std::net::TcpListener::bind(listen)
+/// Takes the address of `http.listen`.
+pub(super) fn listen(address: &str) -> Result<TcpListener, String> {
+    TcpListener::bind(address)
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-        .map_err(|error| format!("cannot listen on {listen} (http.listen): {error}"))?;
+        .map_err(|error| format!("cannot listen on {address} (http.listen): {error}"))
+}
+
+/// Answers there until the process ends.
+pub(super) fn serve(listener: TcpListener, watched: Watched) -> Result<(), String> {
     let serving = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let served = runtime.and_then(|runtime| {
@@ -154,39 +163,4 @@ fn summary_table(stats: &[Arc<PipelineStats>], took: Duration) -> String {
         );
     }
     text
-}
-
-/// SIGTERM and Ctrl-C: the first asks to stop, a second exits at once (nothing is lost by it).
-struct Signals(crossbeam_channel::Receiver<()>);
-
-impl Signals {
-    fn listen() -> Result<Signals, String> {
-        let (tell, told) = crossbeam_channel::bounded(1);
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
-        let listen = move || {
-            runtime.block_on(async {
-                use tokio::signal::unix::{SignalKind, signal};
-                let (Ok(mut term), Ok(mut interrupt)) =
-                    (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-                else {
-                    return;
-                };
-                for told_before in [false, true] {
-                    tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {} }
-                    if told_before {
-                        std::process::exit(1);
-                    }
-                    let _ = tell.send(());
-                }
-            });
-        };
-        std::thread::Builder::new().name("weir-signals".into()).spawn(listen).map_err(|error| error.to_string())?;
-        Ok(Signals(told))
-    }
-
-    /// True when a stop was asked for within `wait`.
-    fn wait(&self, wait: Duration) -> bool {
-        self.0.recv_timeout(wait).is_ok()
-    }
 }

@@ -13,6 +13,7 @@ use crate::codec::scan::escape;
 use crate::codec::scope::{Layout, Virtual};
 use crate::codec::time::{self, Unit, Zone};
 use crate::types::Span;
+use deletion::Deleted;
 pub use deletion::DeletionKey;
 
 /// Where a row's event time comes from.
@@ -90,7 +91,8 @@ impl Decoder {
         }
     }
 
-    /// From now on a tombstone is a row with nothing but its key, whose record has no value: it deletes.
+    /// From now on a tombstone is a row with nothing but its key, whose record has no value: it deletes. One whose key
+    /// may be a number or text is a row of each.
     pub fn deleting(self, key: DeletionKey) -> Decoder {
         Decoder { deletes: Some(key), ..self }
     }
@@ -150,7 +152,8 @@ impl Decoder {
         for (index, record) in batch.records.iter().enumerate() {
             let index = index as u32;
             let start = rows.fields.len();
-            if record.value.is_none() && !self.keeps_tombstone(record, start, rows) {
+            let deleted = if record.value.is_none() { self.read_tombstone(record, start, rows) } else { Deleted::Key };
+            if deleted == Deleted::Nothing {
                 rows.fields.truncate(start);
                 out.tombstones += 1;
                 out.unread_keys += u64::from(self.deletes.is_some());
@@ -158,7 +161,14 @@ impl Decoder {
             }
             rows.fields.resize(start + self.layout.width, Field::ABSENT);
             match self.row(record, index, start, note_ms, rows) {
-                Ok(meta) => rows.meta.push(meta),
+                Ok(meta) => {
+                    rows.meta.push(meta);
+                    if let Deleted::NumberAndText { slot, text } = deleted {
+                        rows.fields.extend_from_within(start..);
+                        rows.meta.push(meta);
+                        rows.set(rows.len() as u32 - 1, slot, text);
+                    }
+                }
                 Err((reason, message)) => {
                     rows.fields.truncate(start);
                     out.broken.push(BadRow { row: index, reason, message });
@@ -178,11 +188,13 @@ impl Decoder {
         self.extractor.take_extras()
     }
 
-    /// Whether a tombstone becomes a row; in a table its key is filled in.
-    fn keeps_tombstone(&mut self, record: &Record, start: usize, rows: &mut Rows) -> bool {
-        let Some(deletes) = &mut self.deletes else { return self.tombstones_keep };
+    /// What a tombstone deletes, of which the key is filled in; where it is no table's, whether it becomes a row.
+    fn read_tombstone(&mut self, record: &Record, start: usize, rows: &mut Rows) -> Deleted {
+        let Some(deletes) = &mut self.deletes else {
+            return if self.tombstones_keep { Deleted::Key } else { Deleted::Nothing };
+        };
         rows.fields.resize(start + self.layout.width, Field::ABSENT);
-        record.key.is_some_and(|key| deletes.read(key, start, rows))
+        record.key.map_or(Deleted::Nothing, |key| deletes.read(key, start, rows))
     }
 
     fn row(

@@ -31,8 +31,10 @@ pub struct Extractor {
 
 /// Keys of an object that are remembered beyond the planned ones.
 const KEYS_REMEMBERED: usize = 64;
-/// A path of more segments is a plain path or one literal key, nothing in between.
+/// A path of more segments has at most one literal dotted key in it: all combinations would be too many.
 const SEGMENTS_MAX: usize = 8;
+/// And one of more than that is a plain path or one literal key.
+const SEGMENTS_WITH_A_LITERAL_MAX: usize = 64;
 const NONE: u16 = u16::MAX;
 
 /// An object on the way to planned fields.
@@ -434,8 +436,12 @@ fn meanings(parts: &[String]) -> Vec<Vec<&str>> {
 }
 
 fn part_meanings(part: &str) -> Vec<Vec<&str>> {
-    if part.matches('.').count() >= SEGMENTS_MAX {
+    let segments = part.matches('.').count() + 1;
+    if segments > SEGMENTS_WITH_A_LITERAL_MAX {
         return vec![vec![part], part.split('.').collect()];
+    }
+    if segments > SEGMENTS_MAX {
+        return meanings_with_one_literal(part);
     }
     let mut all = Vec::new();
     for (head, rest) in prefixes(part) {
@@ -448,6 +454,21 @@ fn part_meanings(part: &str) -> Vec<Vec<&str>> {
             }
         }
     }
+    all
+}
+
+/// One dotted key among plain ones, the first and the longest first; then the plain path.
+fn meanings_with_one_literal(part: &str) -> Vec<Vec<&str>> {
+    let plain: Vec<&str> = part.split('.').collect();
+    let begins: Vec<usize> = std::iter::once(0).chain(part.match_indices('.').map(|(dot, _)| dot + 1)).collect();
+    let mut all = Vec::new();
+    for first in 0..plain.len() {
+        for last in (first + 1..plain.len()).rev() {
+            let literal = &part[begins[first]..begins[last] + plain[last].len()];
+            all.push([&plain[..first], &[literal], &plain[last + 1..]].concat());
+        }
+    }
+    all.push(plain);
     all
 }
 

@@ -6,8 +6,8 @@
 //! bytes b length bytes │ array [ forms ] │ object { t name 0xff form … } by name
 //! ```
 //! 0xff never occurs in UTF-8, so that no form begins another one, and parts of a composite key cannot run into
-//! each other. Members of an object are compared by name, whatever their order; a member that is null differs from
-//! one that is absent. The hash is SipHash-1-3-128 under the state directory's random seed. Never reads a clock.
+//! each other. Members of an object are compared by name, whatever their order; one that is null is the same as none, and
+//! one that is given twice makes no key. The hash is SipHash-1-3-128 under the state directory's random seed. Never reads a clock.
 
 use crate::codec::number::Decimal;
 use crate::codec::rows::{BadRow, Field, Kind, Rows, Slot};
@@ -55,7 +55,12 @@ pub enum Key {
 }
 
 /// Why a value is no key.
-struct NoKey(String);
+struct NoKey {
+    reason: &'static str,
+    message: String,
+}
+
+const DOES_NOT_FIT: &str = "key_does_not_fit";
 
 const FITS_STACK: usize = 96;
 
@@ -84,9 +89,9 @@ impl KeyHasher {
         let mut hasher = self.empty;
         for part in &self.parts {
             let field = rows.field(row, part.slot);
-            write_part(part, field, rows, &mut hasher).map_err(|NoKey(message)| BadRow {
+            write_part(part, field, rows, &mut hasher).map_err(|NoKey { reason, message }| BadRow {
                 row,
-                reason: "key_does_not_fit",
+                reason,
                 message,
             })?;
         }
@@ -117,7 +122,7 @@ fn write_part(part: &KeyPart, field: Field, rows: &Rows, hasher: &mut SipHasher1
         kind => Raw { kind, text: rows.text(field) },
     };
     let Some(cast) = part.cast.filter(|_| !field.is_null()) else {
-        return write_value(value, hasher).map_err(|_| no_number(&part.path, value));
+        return write_value(value, hasher).map_err(|why| why.of(&part.path, value));
     };
     let fits = match cast {
         Cast::Decimal { precision, scale } => write_decimal(value, precision, scale, hasher),
@@ -128,15 +133,20 @@ fn write_part(part: &KeyPart, field: Field, rows: &Rows, hasher: &mut SipHasher1
     fits.ok_or_else(|| does_not_fit(&part.path, cast, value))
 }
 
-/// A number whose exponent cannot be compared.
-struct Incomparable;
+/// Why a value cannot be compared.
+enum Incomparable {
+    /// A number whose exponent is beyond reading.
+    Number,
+    /// A member of an object that is given twice.
+    Twice(Vec<u8>),
+}
 
 fn write_value(value: Raw<'_>, hasher: &mut SipHasher13) -> Result<(), Incomparable> {
     match value.kind {
         Kind::Absent | Kind::Null => hasher.write(b"z"),
         Kind::False => hasher.write(b"f"),
         Kind::True => hasher.write(b"y"),
-        Kind::Number | Kind::Int => write_number(&Decimal::parse(value.text).ok_or(Incomparable)?, hasher),
+        Kind::Number | Kind::Int => write_number(&Decimal::parse(value.text).ok_or(Incomparable::Number)?, hasher),
         Kind::Text => write_text(value.text, hasher),
         Kind::Escaped => write_text(&meant(value), hasher),
         Kind::Bytes => {
@@ -154,8 +164,11 @@ fn write_value(value: Raw<'_>, hasher: &mut SipHasher13) -> Result<(), Incompara
         Kind::Object => {
             let mut sorted: Vec<_> = members(value.text).collect();
             sorted.sort_by(|(left, _), (right, _)| left.cmp(right));
+            if let Some(pair) = sorted.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+                return Err(Incomparable::Twice(pair[0].0.to_vec()));
+            }
             hasher.write(b"{");
-            for (name, member) in sorted {
+            for (name, member) in sorted.into_iter().filter(|(_, member)| member.kind != Kind::Null) {
                 write_text(&name, hasher);
                 write_value(member, hasher)?;
             }
@@ -265,12 +278,26 @@ fn does_not_fit(path: &str, cast: Cast, value: Raw<'_>) -> NoKey {
         Cast::Text => "text".to_owned(),
         Cast::Bool => "bool".to_owned(),
     };
-    NoKey(format!("the key `{path}` is compared as {wanted}, the record has {}", shown(value)))
+    let message = format!("the key `{path}` is compared as {wanted}, the record has {}", shown(value));
+    NoKey { reason: DOES_NOT_FIT, message }
 }
 
-#[cold]
-fn no_number(path: &str, value: Raw<'_>) -> NoKey {
-    NoKey(format!("the key `{path}` holds a number whose exponent cannot be compared: {}", shown(value)))
+impl Incomparable {
+    #[cold]
+    fn of(self, path: &str, value: Raw<'_>) -> NoKey {
+        match self {
+            Incomparable::Number => {
+                let value = shown(value);
+                let message = format!("the key `{path}` holds a number whose exponent cannot be compared: {value}");
+                NoKey { reason: DOES_NOT_FIT, message }
+            }
+            Incomparable::Twice(name) => {
+                let name = String::from_utf8_lossy(&name);
+                let message = format!("in `{path}`, which is compared whole, the field `{name}` is given twice");
+                NoKey { reason: "duplicate_field", message }
+            }
+        }
+    }
 }
 
 fn shown(value: Raw<'_>) -> String {
@@ -326,6 +353,9 @@ mod tests {
             vec!["\"ab\"", r#""\u0061b""#],
             vec![r#"{"a":1,"b":[2]}"#, r#"{ "b" : [2.0], "\u0061":1e0 }"#],
             vec!["[1,\"x\"]", "[ 1.0 , \"\\u0078\" ]"],
+            vec!["{}", r#"{"a":null}"#, r#"{ "b":null, "a":null }"#],
+            vec![r#"{"a":1}"#, r#"{"a":1,"b":null}"#],
+            vec![r#"[{"a":[{}]}]"#, r#"[{"b":null,"a":[{"c":null}]}]"#],
         ] {
             for value in &class {
                 assert_eq!(plain(value), plain(class[0]), "{value}");
@@ -345,12 +375,16 @@ mod tests {
             "[]",
             "{}",
             "[null]",
+            "[null,null]",
+            "[1,null]",
+            "[null,1]",
             "[[]]",
             "[1,2]",
             "[12]",
             "\"[]\"",
             r#"{"a":1}"#,
-            r#"{"a":null}"#,
+            r#"{"a":[null]}"#,
+            r#"{"a":[]}"#,
             r#"{"a":"1"}"#,
             "9007199254740993",
             "9007199254740992",
@@ -399,6 +433,15 @@ mod tests {
         assert_ne!(cast(Cast::Text, "1"), cast(Cast::Text, "1.0"));
         assert_eq!(cast(Cast::Bool, "1"), cast(Cast::Bool, "\"true\""));
         assert!(cast(Cast::Bool, "2").is_err());
+    }
+
+    #[test]
+    fn an_object_with_a_field_given_twice_is_no_key() {
+        for value in [r#"{"a":1,"a":2}"#, r#"{"a":1,"b":2,"\u0061":null}"#, r#"[{"b":{"a":1,"a":1}}]"#] {
+            let bad = key(&[("k", None)], &format!(r#"{{"k":{value}}}"#)).unwrap_err();
+            let message = "in `k`, which is compared whole, the field `a` is given twice";
+            assert_eq!((bad.reason, bad.message.as_str()), ("duplicate_field", message));
+        }
     }
 
     #[test]

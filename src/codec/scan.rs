@@ -406,6 +406,11 @@ fn special_mask(chunk: &[u8; 16]) -> u32 {
     }
 }
 
+/// Whether a value can be a field of a row: as deep as one inside of a payload at most.
+pub fn fits_in_a_row(value: &[u8]) -> bool {
+    Text::new(value, value.len()).value(0, 1).is_ok()
+}
+
 /// Appends what an escaped text means. `text` has been validated.
 pub fn unescape(text: &[u8], out: &mut Vec<u8>) {
     let mut rest = text;

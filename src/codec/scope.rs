@@ -5,7 +5,8 @@
 //! gives the [`Layout`] that decoding and extraction work by. The same path always has the same slot.
 //!
 //! Virtual fields (`_topic`, `_headers.name`, …) win over payload fields of that name, and are there after a select
-//! too, unless the select has a field of that name.
+//! too, unless the select has a field of that name. What looks like one and is none (`_Key`, `_header.x`) is refused:
+//! it would be null in every row. In backticks a path is one of the payload, whatever it looks like.
 //!
 //! A right side has a scope of its own. [`Scope::join`] takes it in: below the object's name its names are known, and
 //! each that is asked for has a slot here, too, which the join fills. The object wins over a field of that name. What
@@ -35,6 +36,10 @@ pub struct Scope {
     joins_before: Vec<usize>,
     /// The row as one object, where it is asked for.
     whole: Option<Slot>,
+    /// What steps write, in the order of the steps.
+    computed: Vec<Slot>,
+    /// Says behind a join that the row came without a left one.
+    alone: Option<Slot>,
     joins: Vec<Joined>,
     /// Objects that no select has hidden, and which join adds them.
     objects: Vec<(String, usize)>,
@@ -70,17 +75,23 @@ pub enum Selected {
     Computed(Slot),
 }
 
-/// A name that a closed scope does not have.
+/// A name that a scope does not have.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct UnknownName {
-    pub path: String,
-    /// The names that there are.
-    pub known: Vec<String>,
+pub enum UnknownName {
+    /// A closed scope has these and no others.
+    NotSelected { path: String, known: Vec<String> },
+    /// Nearly a virtual field, and what to write instead.
+    NotVirtual { path: String, instead: String },
 }
 
 impl std::fmt::Display for UnknownName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "`{}` is not among the selected fields: {}", self.path, self.known.join(", "))
+        match self {
+            UnknownName::NotSelected { path, known } => {
+                write!(f, "`{path}` is not among the selected fields: {}", known.join(", "))
+            }
+            UnknownName::NotVirtual { path, instead } => write!(f, "`{path}` is no virtual field: {instead}"),
+        }
     }
 }
 
@@ -109,7 +120,8 @@ impl Scope {
         Scope::default()
     }
 
-    /// The slot of a path (or virtual field) at this place. Fails only behind a select that has no such name.
+    /// The slot of a path (or virtual field) at this place. Fails behind a select that has no such name, and for what
+    /// is nearly a virtual field.
     pub fn resolve(&mut self, path: &str) -> Result<Slot, UnknownName> {
         let slot = self.unread_slot(path)?;
         self.read_behind(slot, self.joins.len());
@@ -126,7 +138,9 @@ impl Scope {
 
     /// A slot that a step writes.
     pub fn computed(&mut self) -> Slot {
-        self.slot_filled_behind(self.joins.len())
+        let slot = self.slot_filled_behind(self.joins.len());
+        self.computed.push(slot);
+        slot
     }
 
     /// A slot that is filled when so many joins lie behind the row.
@@ -206,14 +220,21 @@ impl Scope {
             Some((join, Some(rest))) => return self.joined_slot(join, path, rest).map(Entry::Slot),
             None => {}
         }
+        let plain = in_backticks(path);
         let Some(names) = &self.closed else {
-            return Ok(self.open_entry(path));
+            return match plain {
+                Some(plain) => Ok(self.below_payload(vec![plain.to_owned()])),
+                None => self.open_entry(path),
+            };
         };
         // The longest name that the path begins with, as among the keys of an object.
-        let found = prefixes(path).find_map(|(head, rest)| {
-            let (_, entry) = names.iter().find(|(name, _)| name == head)?;
-            Some((entry.clone(), rest))
-        });
+        let beginning = |path| {
+            prefixes(path).find_map(|(head, rest)| {
+                let (_, entry) = names.iter().find(|(name, _)| name == head)?;
+                Some((entry.clone(), rest))
+            })
+        };
+        let found = beginning(path).or_else(|| beginning(plain?));
         match found {
             Some((entry, None)) => Ok(entry),
             Some((Entry::Payload(mut parts), Some(rest))) => {
@@ -227,16 +248,17 @@ impl Scope {
                 None => {
                     let objects = self.objects.iter().map(|(name, _)| name);
                     let known = names.iter().map(|(name, _)| name).chain(objects).cloned().collect();
-                    Err(UnknownName { path: path.to_owned(), known })
+                    Err(Virtual::meant(path).unwrap_or(UnknownName::NotSelected { path: path.to_owned(), known }))
                 }
             },
         }
     }
 
-    fn open_entry(&mut self, path: &str) -> Entry {
-        match Virtual::named(path) {
-            Some(virtual_field) => Entry::Slot(self.virtual_slot(virtual_field)),
-            None => self.below_payload(vec![path.to_owned()]),
+    fn open_entry(&mut self, path: &str) -> Result<Entry, UnknownName> {
+        match (Virtual::named(path), Virtual::meant(path)) {
+            (Some(virtual_field), _) => Ok(Entry::Slot(self.virtual_slot(virtual_field))),
+            (None, Some(unknown)) => Err(unknown),
+            (None, None) => Ok(self.below_payload(vec![path.to_owned()])),
         }
     }
 
@@ -287,8 +309,27 @@ impl Virtual {
             "_offset" => Some(Virtual::Offset),
             "_timestamp" => Some(Virtual::Timestamp),
             "_key" => Some(Virtual::Key),
-            _ => path.strip_prefix("_headers.").map(|name| Virtual::Header(name.to_owned())),
+            _ => {
+                let name = path.strip_prefix("_headers.").filter(|name| !name.is_empty())?;
+                Some(Virtual::Header(name.to_owned()))
+            }
         }
+    }
+
+    /// What was meant by a path that is nearly one of a virtual field.
+    fn meant(path: &str) -> Option<UnknownName> {
+        const ALONE: [&str; 5] = ["_topic", "_partition", "_offset", "_timestamp", "_key"];
+        let (root, below) = path.split_once('.').map_or((path, ""), |(root, below)| (root, below));
+        let is_headers = ["_headers", "_header"].iter().any(|name| root.eq_ignore_ascii_case(name));
+        let near = ALONE.into_iter().find(|name| root.eq_ignore_ascii_case(name));
+        let instead = match (is_headers, near) {
+            (true, _) if below.is_empty() => "a header is written `_headers.name`".to_owned(),
+            (true, _) => format!("did you mean `_headers.{below}`?"),
+            (false, Some(name)) if below.is_empty() => format!("did you mean `{name}`?"),
+            (false, Some(name)) => format!("`{name}` has no fields"),
+            (false, None) => return None,
+        };
+        Some(UnknownName::NotVirtual { path: path.to_owned(), instead })
     }
 
     /// As it is written in a path.
@@ -302,6 +343,11 @@ impl Virtual {
             Virtual::Header(name) => format!("_headers.{name}"),
         }
     }
+}
+
+/// A path that is meant as one of the payload.
+pub fn in_backticks(path: &str) -> Option<&str> {
+    path.strip_prefix('`')?.strip_suffix('`')
 }
 
 /// How a path begins: first the whole, then ever shorter heads with what is left behind the dot.
@@ -414,5 +460,44 @@ mod tests {
         scope.close(vec![("a".into(), Selected::Path("x".into()))]).unwrap();
         let error = scope.resolve("b").unwrap_err();
         assert_eq!(error.to_string(), "`b` is not among the selected fields: a");
+    }
+
+    #[test]
+    fn what_is_nearly_a_virtual_field_is_refused_with_what_was_meant() {
+        for (path, said) in [
+            ("_Key", "`_Key` is no virtual field: did you mean `_key`?"),
+            ("_TIMESTAMP", "`_TIMESTAMP` is no virtual field: did you mean `_timestamp`?"),
+            ("_header.x-y", "`_header.x-y` is no virtual field: did you mean `_headers.x-y`?"),
+            ("_Headers.x", "`_Headers.x` is no virtual field: did you mean `_headers.x`?"),
+            ("_headers", "`_headers` is no virtual field: a header is written `_headers.name`"),
+            ("_key.id", "`_key.id` is no virtual field: `_key` has no fields"),
+        ] {
+            assert_eq!(Scope::new().resolve(path).unwrap_err().to_string(), said);
+            let mut closed = Scope::new();
+            closed.close(vec![("a".into(), Selected::Path("x".into()))]).unwrap();
+            assert_eq!(closed.resolve(path).unwrap_err().to_string(), said);
+        }
+        for path in ["_id", "_offsets", "key", "a._Key"] {
+            assert!(Scope::new().resolve(path).is_ok(), "{path}");
+        }
+    }
+
+    #[test]
+    fn in_backticks_a_path_is_one_of_the_payload() {
+        let mut scope = Scope::new();
+        let (plain, key) = (scope.resolve("`_Key`").unwrap(), scope.resolve("`_key`").unwrap());
+        assert_ne!(scope.resolve("_key").unwrap(), key);
+        assert_eq!(scope.resolve("`a.b`").unwrap(), scope.resolve("a.b").unwrap());
+        let layout = scope.finish();
+        let slot = |name: &str| layout.paths.iter().find(|path| path.parts == [name]).map(|path| path.slot);
+        assert_eq!((slot("_Key"), slot("_key")), (Some(plain), Some(key)));
+    }
+
+    #[test]
+    fn a_select_may_call_a_field_like_a_virtual_one() {
+        let mut scope = Scope::new();
+        let names = ["_Key", "_headers"].map(|name| (name.to_owned(), Selected::Path("x".to_owned())));
+        scope.close(names.into()).unwrap();
+        assert!(scope.resolve("_Key").is_ok() && scope.resolve("_headers.x").is_ok());
     }
 }

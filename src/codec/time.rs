@@ -2,7 +2,8 @@
 //!
 //! Owns the reading of times. Promises: no float, no clock; what is cut off is cut towards minus infinity (also
 //! before 1970), so that order is kept. Years 0 to 9999. A local time in a gap of its zone (spring) is moved on by
-//! the gap, one that comes twice (autumn) is the first of the two.
+//! the gap, one that comes twice (autumn) is the first of the two: the "compatible" reading of RFC 5545, which
+//! `java.time` and JavaScript's Temporal have, too.
 
 use crate::codec::number::Decimal;
 use crate::codec::rows::{Field, Kind, Rows};
@@ -24,6 +25,7 @@ pub struct Written {
     pub year: i16,
     pub month: u8,
     pub day: u8,
+    /// 24 for midnight at the end of the day.
     pub hour: u8,
     pub minute: u8,
     /// 60 for a leap second.
@@ -101,15 +103,23 @@ impl Moment {
 
     /// RFC 3339 in UTC, with as many digits of the fraction as there are (in threes).
     pub fn to_rfc3339(self) -> String {
+        match self.nanos {
+            0 => self.rfc3339_with(""),
+            nanos if nanos % 1_000_000 == 0 => self.to_rfc3339_ms(),
+            nanos if nanos % 1000 == 0 => self.rfc3339_with(&format!(".{:06}", nanos / 1000)),
+            nanos => self.rfc3339_with(&format!(".{nanos:09}")),
+        }
+    }
+
+    /// RFC 3339 in UTC with milliseconds, also where there are none; what is finer is cut.
+    pub fn to_rfc3339_ms(self) -> String {
+        self.rfc3339_with(&format!(".{:03}", self.nanos / 1_000_000))
+    }
+
+    fn rfc3339_with(self, fraction: &str) -> String {
         let (year, month, day) = civil(self.seconds.div_euclid(86_400));
         let of_day = self.seconds.rem_euclid(86_400);
         let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
-        let fraction = match self.nanos {
-            0 => String::new(),
-            nanos if nanos % 1_000_000 == 0 => format!(".{:03}", nanos / 1_000_000),
-            nanos if nanos % 1000 == 0 => format!(".{:06}", nanos / 1000),
-            nanos => format!(".{nanos:09}"),
-        };
         format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
     }
 }
@@ -134,16 +144,17 @@ impl Written {
 
     fn in_zone(&self, zone: &TimeZone) -> Option<i64> {
         let second = self.second.min(59) as i8;
-        let local =
-            DateTime::new(self.year, self.month as i8, self.day as i8, self.hour as i8, self.minute as i8, second, 0)
-                .ok()?;
+        let (year, month, day) = civil(self.days() + (self.hour == 24) as i64);
+        let hour = self.hour as i8 % 24;
+        let local = DateTime::new(year as i16, month as i8, day as i8, hour, self.minute as i8, second, 0).ok()?;
         let timestamp = zone.to_ambiguous_timestamp(local).compatible().ok()?;
         Some(timestamp.as_second() + (self.second == 60) as i64)
     }
 }
 
-/// Reads an ISO 8601 date or date and time: `2024-02-29`, `2024-02-29T12:30`, `…:59.123456789+02:00`, `…Z`; a blank
-/// may stand for the T, a comma for the point; the form without hyphens and colons is read too.
+/// Reads an ISO 8601 date or date and time: `2024-02-29`, `2024-02-29T12`, `…T12:30`, `…:59.123456789+02:00`, `…Z`; a
+/// blank may stand for the T, a comma for the point; the form without hyphens and colons is read too (but for a date
+/// alone, which looks like a number). `T24:00:00` is the midnight at which the next day begins.
 pub fn parse_iso(text: &[u8]) -> Option<Written> {
     let mut at = Cursor { text };
     let year = at.number(4)? as i16;
@@ -166,16 +177,17 @@ pub fn parse_iso(text: &[u8]) -> Option<Written> {
     }
     written.has_time = true;
     written.hour = at.number(2)? as u8;
-    at.separator(extended)?;
-    written.minute = at.number(2)? as u8;
-    let has_seconds = if extended { at.take(b":") } else { at.text.first().is_some_and(u8::is_ascii_digit) };
-    if has_seconds {
-        written.second = at.number(2)? as u8;
-        if at.take(b".,") {
-            written.nanos = at.fraction()?;
+    if at.goes_on(extended) {
+        written.minute = at.number(2)? as u8;
+        if at.goes_on(extended) {
+            written.second = at.number(2)? as u8;
+            if at.take(b".,") {
+                written.nanos = at.fraction()?;
+            }
         }
     }
-    if written.hour > 23 || written.minute > 59 || written.second > 60 {
+    let is_end_of_day = (written.hour, written.minute, written.second, written.nanos) == (24, 0, 0, 0);
+    if (written.hour > 23 && !is_end_of_day) || written.minute > 59 || written.second > 60 {
         return None;
     }
     written.offset = at.offset()?;
@@ -264,9 +276,10 @@ impl Cursor<'_> {
         }
     }
 
-    /// The colon of the extended form; nothing in the basic one.
-    fn separator(&mut self, extended: bool) -> Option<()> {
-        (!extended || self.take(b":")).then_some(())
+    /// Whether another part of the time of day comes: behind a colon in the extended form, right here in the basic one.
+    #[inline(always)]
+    fn goes_on(&mut self, extended: bool) -> bool {
+        if extended { self.take(b":") } else { self.text.first().is_some_and(u8::is_ascii_digit) }
     }
 
     /// The digits behind the point, as nanoseconds.
@@ -365,6 +378,13 @@ mod tests {
             "2024-02-29T14:00:00+02",
             "2024-02-29t06:30:00-05:30",
             "20240229T120000Z",
+            "20240229T1200Z",
+            "20240229T12",
+            "20240229T140000+0200",
+            "2024-02-29T12",
+            "2024-02-29T12Z",
+            "2024-02-29T14+02",
+            "2024-02-29 07-0500",
         ] {
             assert_eq!(ms(text, "UTC"), noon, "{text}");
         }
@@ -396,6 +416,41 @@ mod tests {
     }
 
     #[test]
+    fn a_day_ends_at_24_which_is_the_next_midnight() {
+        for (text, midnight) in [
+            ("2024-02-29T24:00:00Z", "2024-03-01T00:00:00Z"),
+            ("2024-02-29T24:00", "2024-03-01"),
+            ("2024-12-31T24:00:00.000+01:00", "2025-01-01T00:00:00+01:00"),
+            ("20241231T24", "2025-01-01"),
+        ] {
+            for zone in ["UTC", "Europe/Berlin"] {
+                assert_eq!(ms(text, zone), ms(midnight, zone), "{text}");
+                assert!(ms(text, zone).is_some(), "{text}");
+            }
+        }
+        for text in ["2024-02-29T24:00:01", "2024-02-29T24:01", "2024-02-29T24:00:00.1", "9999-12-31T24:00:00Z"] {
+            assert_eq!(ms(text, "UTC"), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_local_time_that_a_zone_leaves_out_or_has_twice_is_one_instant() {
+        let berlin = |text: &str| ms(text, "Europe/Berlin");
+        // On 31 March 2024 the clocks went from 02:00 to 03:00: what is left out is moved on by the hour.
+        assert_eq!(berlin("2024-03-31T01:59:59"), ms("2024-03-31T00:59:59Z", "UTC"));
+        assert_eq!(berlin("2024-03-31T02:00:00"), ms("2024-03-31T01:00:00Z", "UTC"));
+        assert_eq!(berlin("2024-03-31T02:30:00"), ms("2024-03-31T01:30:00Z", "UTC"));
+        assert_eq!(berlin("2024-03-31T02:30:00"), berlin("2024-03-31T03:30:00"));
+        // On 27 October 2024 they went from 03:00 to 02:00: of the two hours it is the first.
+        assert_eq!(berlin("2024-10-27T01:59:59"), ms("2024-10-26T23:59:59Z", "UTC"));
+        assert_eq!(berlin("2024-10-27T02:00:00"), ms("2024-10-27T00:00:00Z", "UTC"));
+        assert_eq!(berlin("2024-10-27T02:59:59"), ms("2024-10-27T00:59:59Z", "UTC"));
+        assert_eq!(berlin("2024-10-27T03:00:00"), ms("2024-10-27T02:00:00Z", "UTC"));
+        // With an offset there is nothing to choose.
+        assert_eq!(berlin("2024-10-27T02:30:00+01:00"), ms("2024-10-27T01:30:00Z", "UTC"));
+    }
+
+    #[test]
     fn what_is_no_time_is_refused() {
         for text in [
             "",
@@ -406,7 +461,11 @@ mod tests {
             "2024-00-01",
             "2024-02-29T",
             "2024-02-29T25:00:00",
-            "2024-02-29T12",
+            "2024-02-29T1",
+            "2024-02-29T12:",
+            "2024-02-29T12.5",
+            "20240229T12:00",
+            "2024-02-29T1200",
             "2024-02-29T12:60",
             "2024-02-29T12:00:00.",
             "2024-02-29T12:00:00+",

@@ -11,29 +11,27 @@ mod step;
 
 use super::defaults;
 use super::machine::Machine;
-use super::plan::{HttpPlan, HttpWrites, PipelinePlan, Plan, RuntimePlan, StatePlan};
+use super::plan::{Draft, HttpPlan, HttpWrites, PipelinePlan, Plan, RuntimePlan, StatePlan};
 use super::read::At;
 use super::spec::connection::{ClickHouseSpec, KafkaSpec};
+use super::spec::sink::DeadLettersSpec;
 use super::spec::{FileSpec, HttpSpec, RuntimeSpec, StateSpec};
-use crate::error::Finding;
+use crate::error::{Finding, Place, Severity};
 
-/// The plan of a document; `None` inside where an error keeps a part of it from being meant.
-pub fn plan(spec: &FileSpec, machine: &Machine, findings: &mut Vec<Finding>) -> Option<Plan> {
+/// The plan of a document (not to be used when a finding is an error), and what is left of each pipeline.
+pub fn plan(spec: &FileSpec, machine: &Machine, findings: &mut Vec<Finding>) -> (Option<Plan>, Vec<Draft>) {
     let mut check = Check { kafka: &spec.kafka, clickhouse: &spec.clickhouse, findings };
     let state = state_plan(&spec.state);
     let http = check.http_plan(&spec.http);
     let runtime = runtime_plan(&spec.runtime, machine);
-    let pipelines: Vec<Option<PipelinePlan>> = spec.pipelines.iter().map(|spec| check.pipeline_plan(spec)).collect();
+    let (pipelines, drafts): (Vec<Option<PipelinePlan>>, Vec<Draft>) =
+        spec.pipelines.iter().map(|spec| check.pipeline_plan(spec)).unzip();
     let pipelines: Vec<PipelinePlan> = pipelines.into_iter().collect::<Option<_>>().unwrap_or_default();
     check.names_differ(spec);
     check.groups_differ(spec);
     check.local_letters(spec);
-    if spec.pipelines.is_empty() {
-        let at = At { value: (), at: crate::error::Place { line: 1, column: 1, len: 1 }, path: "pipelines".into() };
-        let finding = at.error("no_pipelines", "the file has no pipeline").as_note();
-        check.say(finding.with_help("pipelines can be created over HTTP"));
-    }
-    Some(Plan { state, http, runtime, pipelines })
+    check.has_something_to_run(spec);
+    (Some(Plan { state, http, runtime, pipelines }), drafts)
 }
 
 /// What the checks of a document share: the default connections, and the findings.
@@ -61,10 +59,24 @@ impl Check<'_> {
             );
         }
         if let (HttpWrites::Anyone, Some(at)) = (writes, &spec.writes) {
-            self.say(at.error("open_to_all", "whoever reaches the port may change and delete pipelines").as_warning());
+            self.say(
+                at.error("open_to_all", "whoever reaches the port may delete dead letters and discard blocks")
+                    .as_warning(),
+            );
         }
         let token = spec.token.clone();
         HttpPlan { listen, token, hosts: spec.hosts.iter().map(|host| host.value.clone()).collect(), writes }
+    }
+
+    /// A document that is wrong elsewhere may only seem to have no pipeline: `pipeline:` is a misspelling.
+    fn has_something_to_run(&mut self, spec: &FileSpec) {
+        let is_wrong = self.findings.iter().any(|finding| finding.severity == Severity::Error);
+        if is_wrong || !spec.pipelines.is_empty() {
+            return;
+        }
+        let at = At { value: (), at: Place { line: 1, column: 1, len: 1 }, path: "pipelines".into() };
+        let finding = at.error("no_pipelines", "no pipelines: there is nothing to run");
+        self.say(finding.with_help("such as `pipelines: [ { name: orders, source: …, sink: … } ]`"));
     }
 
     fn names_differ(&mut self, spec: &FileSpec) {
@@ -104,7 +116,8 @@ impl Check<'_> {
 
     /// Says once where dead letters stay on the disk of one instance.
     fn local_letters(&mut self, spec: &FileSpec) {
-        let local = spec.pipelines.iter().filter(|pipeline| pipeline.dead_letters.is_none());
+        let is_local = |place: &Option<DeadLettersSpec>| matches!(place, None | Some(DeadLettersSpec::Local { .. }));
+        let local = spec.pipelines.iter().filter(|pipeline| is_local(&pipeline.dead_letters));
         let names: Vec<&At<String>> = local.filter_map(|pipeline| pipeline.name.as_ref()).collect();
         let Some(first) = names.first() else { return };
         let listed: Vec<&str> = names.iter().map(|name| name.value.as_str()).collect();

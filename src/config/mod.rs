@@ -21,7 +21,7 @@ mod vars;
 
 use crate::error::{Finding, Severity};
 use machine::Machine;
-use plan::Plan;
+use plan::{Draft, Plan};
 use report::Report;
 use spec::FileSpec;
 use std::path::Path;
@@ -30,6 +30,8 @@ pub use vars::Env;
 /// A document that was read: the plan, where nothing is wrong with it, and everything that is to be said.
 pub struct Loaded {
     pub plan: Option<Plan>,
+    /// Every pipeline as far as it can be meant, for the layers that judge what is in it.
+    pub drafts: Vec<Draft>,
     /// All findings, rendered on demand; layers that find more add theirs with [`Report::extend`].
     pub report: Report,
 }
@@ -52,10 +54,10 @@ pub fn load_all(path: &Path) -> Loaded {
     };
     match text {
         Ok(text) => {
-            let (plan, findings) = parse(&text, &|name| std::env::var(name).ok());
-            Loaded { plan, report: Report::new(file, text, findings) }
+            let Parsed { plan, drafts, findings } = read(&text, &|name| std::env::var(name).ok(), &Machine::this());
+            Loaded { plan, drafts, report: Report::new(file, text, findings) }
         }
-        Err(why) => Loaded { plan: None, report: Report::unreadable(file, &why) },
+        Err(why) => Loaded { plan: None, drafts: vec![], report: Report::unreadable(file, &why) },
     }
 }
 
@@ -66,15 +68,29 @@ pub fn parse(text: &str, env: &Env<'_>) -> (Option<Plan>, Vec<Finding>) {
 
 /// As [`parse`], for a machine of that size.
 pub fn parse_on(text: &str, env: &Env<'_>, machine: &Machine) -> (Option<Plan>, Vec<Finding>) {
+    let Parsed { plan, findings, .. } = read(text, env, machine);
+    (plan, findings)
+}
+
+/// A document's meaning.
+pub struct Parsed {
+    /// There exactly if no finding is an error.
+    pub plan: Option<Plan>,
+    pub drafts: Vec<Draft>,
+    pub findings: Vec<Finding>,
+}
+
+/// As [`parse_on`], with what is left of pipelines in which something is wrong.
+pub fn read(text: &str, env: &Env<'_>, machine: &Machine) -> Parsed {
     let (node, mut findings) = node::read(text);
     let spec = node.and_then(|node| read_spec(&node, env, &mut findings));
-    let plan = spec.and_then(|spec| check::plan(&spec, machine, &mut findings));
+    let (plan, drafts) = spec.map(|spec| check::plan(&spec, machine, &mut findings)).unwrap_or_default();
     findings.sort_by(|a, b| (a.place, &a.path, a.code).cmp(&(b.place, &b.path, b.code)));
     findings.dedup();
     let wrong = findings.iter().any(|finding| finding.severity == Severity::Error);
     // Notes are about what a document means; a wrong one means nothing yet.
     findings.retain(|finding| !wrong || finding.severity != Severity::Note);
-    (plan.filter(|_| !wrong), findings)
+    Parsed { plan: plan.filter(|_| !wrong), drafts, findings }
 }
 
 fn read_spec(node: &node::Node, env: &Env<'_>, findings: &mut Vec<Finding>) -> Option<FileSpec> {

@@ -3,6 +3,7 @@
 //! Owns the step from YAML text (JSON is YAML too) to that tree: aliases and merge keys (`<<`) are resolved,
 //! duplicate keys and several documents are findings. Never knows what a field means.
 
+use super::secrets::shown_key;
 use crate::error::{Finding, Place, Severity};
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag};
 use std::collections::HashMap;
@@ -179,6 +180,7 @@ where
             if plain && key == "<<" {
                 self.merge(value, &mut merged, here);
             } else if let Some(first) = entries.iter().find(|entry| entry.key == key) {
+                let key = shown_key(&key);
                 let message = format!("`{key}` is written twice; the first one is on line {}", first.key_at.line);
                 self.findings.push(finding("duplicate_key", key_at, here, message));
             } else {
@@ -315,7 +317,7 @@ pub fn join(path: &mut String, key: &str) {
     if !path.is_empty() {
         path.push('.');
     }
-    path.push_str(key);
+    path.push_str(&shown_key(key));
 }
 
 fn finding(code: &'static str, at: Place, path: String, message: String) -> Finding {

@@ -77,6 +77,19 @@ pub struct PipelinePlan {
     pub strict: bool,
 }
 
+/// A pipeline as far as it can be meant while something in the file is wrong: enough to judge its expressions and
+/// names. Never run.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Draft {
+    /// Its place in the document, such as `pipelines[0]`.
+    pub path: String,
+    pub source: SidePlan,
+    /// Up to the first of which it is not known what names it leaves; a wrong part of a step has a stand-in.
+    pub steps: Vec<StepPlan>,
+    /// What the file says about columns; nothing, where steps are missing.
+    pub columns: Vec<ColumnPlan>,
+}
+
 /// How the pipeline reaches Kafka: one connection, security and group for all its inputs.
 #[derive(Clone, PartialEq)]
 pub struct KafkaPlan {

@@ -6,7 +6,7 @@
 use super::grammar::{Field, Object, Shape, Words, places_of};
 use super::node::{Content, Entry, Node, Scalar, join};
 use super::vars::{self, Env};
-use super::{spec, units};
+use super::{secrets, spec, units};
 use crate::error::{Finding, Place, Severity};
 use std::cell::RefCell;
 
@@ -137,7 +137,21 @@ impl<'a> Value<'a> {
             self.wrong_type("takes a mapping of names to values");
             return None;
         };
+        for entry in entries {
+            self.refuse_variable_in(entry);
+        }
         Some(entries.iter().map(|entry| self.entry(entry)).map(|value| (value.named(), value)).collect())
+    }
+
+    /// Whether a variable stands in the key, which is said.
+    fn refuse_variable_in(&self, entry: &'a Entry) -> bool {
+        let found = vars::has_vars(&entry.key);
+        if found {
+            let named = self.entry(entry).named();
+            let finding = named.error("variable", format!("`{}` is a key, and in keys nothing is replaced", entry.key));
+            self.reading.say(finding.with_help("variables stand in values: write the key itself"));
+        }
+        found
     }
 
     pub fn refuse_empty_list(&self) {
@@ -215,17 +229,21 @@ impl<'a> Value<'a> {
     /// A duration of at least `min_ms`.
     pub fn duration(&self, min_ms: i64) -> Option<At<i64>> {
         let text = self.scalar("takes a duration")?;
+        self.duration_of(&text, min_ms)
+    }
+
+    fn duration_of(&self, text: &Text, min_ms: i64) -> Option<At<i64>> {
         match units::duration_ms(&text.text) {
             Ok(ms) if ms >= min_ms => Some(self.at(ms)),
             Ok(_) => {
                 let least = if min_ms <= 1 { "more than nothing".into() } else { format!("at least {min_ms}ms") };
                 let least = if min_ms == 0 { "a duration that is not negative".into() } else { least };
-                self.wrong_scalar(&text, "out_of_range", &format!("takes {least}"), None);
+                self.wrong_scalar(text, "out_of_range", &format!("takes {least}"), None);
                 None
             }
             Err(help) => {
                 let help = if text.text == "forever" { "`forever` is not possible here".into() } else { help };
-                self.wrong_scalar(&text, "bad_duration", "takes a duration", Some(help));
+                self.wrong_scalar(text, "bad_duration", "takes a duration", Some(help));
                 None
             }
         }
@@ -233,9 +251,10 @@ impl<'a> Value<'a> {
 
     /// A duration of more than nothing; `None` inside means `forever`.
     pub fn duration_or_forever(&self) -> Option<At<Option<i64>>> {
-        match &self.node.content {
-            Content::Scalar(scalar) if scalar.text == "forever" => Some(self.at(None)),
-            _ => self.duration(1).map(|at| at.map(Some)),
+        let text = self.scalar("takes a duration")?;
+        match text.text.as_str() {
+            "forever" => Some(self.at(None)),
+            _ => self.duration_of(&text, 1).map(|at| at.map(Some)),
         }
     }
 
@@ -464,6 +483,7 @@ impl<'a> Fields<'a> {
     fn judge(&self, entry: &'a Entry) {
         let value = self.value.entry(entry);
         match self.object.field(&entry.key) {
+            None if self.value.refuse_variable_in(entry) => {}
             None => self.unknown(&value),
             Some(Field { later: Some(what), .. }) => {
                 value.named_error("not_yet", format!("this version of weir does not have {what} yet"));
@@ -473,9 +493,11 @@ impl<'a> Fields<'a> {
     }
 
     fn unknown(&self, value: &Value<'a>) {
-        let key = &value.name;
+        let key = &secrets::shown_key(&value.name);
         let names: Vec<&str> = self.object.fields().map(|field| field.name).collect();
-        let help = match nearest(key, names.iter().copied()) {
+        let head = key.split_once(':').map(|(head, _)| head).filter(|head| names.contains(head));
+        let help = match head.or_else(|| nearest(key, names.iter().copied())) {
+            Some(name) if head.is_some() => format!("a blank stands behind the colon: `{name}: …`"),
             Some(name) => format!("did you mean `{name}`?"),
             None => match places_of(key, &spec::FILE).first() {
                 Some(path) => format!("`{key}` belongs in `{path}`"),

@@ -2,7 +2,7 @@
 //!
 //! Owns the masks that lie over source lines in a report. Errs on the side of hiding.
 
-use super::node::{self, Content, Node, Scalar};
+use super::node::{self, Content, Entry, Node, Scalar};
 use std::collections::BTreeMap;
 
 /// Per line (1-based), half-open column ranges (0-based characters) that are hidden.
@@ -28,7 +28,8 @@ impl Masks {
         let mut ranges = self.lines.get(&number).cloned().unwrap_or_default();
         let chars: Vec<char> = line.chars().collect();
         ranges.extend(values_of_secret_keys(&chars));
-        ranges.extend(credentials(&chars));
+        ranges.extend(credentials_on_a_line(&chars));
+        ranges.extend(secret_parameters(&chars, |c| c.is_whitespace() || matches!(c, '"' | '\'')));
         for range in &mut ranges {
             range.1 = range.1.min(chars.len());
         }
@@ -39,16 +40,49 @@ impl Masks {
 
     fn hide_in(&mut self, node: &Node) {
         match &node.content {
-            Content::Scalar(_) => {}
+            Content::Scalar(scalar) => self.hide_parts(node, scalar),
             Content::List(items) => items.iter().for_each(|item| self.hide_in(item)),
             Content::Map(entries) => {
                 for entry in entries {
-                    match &entry.value.content {
-                        Content::Scalar(scalar) if is_secret_name(&entry.key) => self.hide(&entry.value, scalar),
-                        _ => self.hide_in(&entry.value),
+                    self.hide_key(entry);
+                    match is_secret_name(&entry.key) {
+                        true => self.hide_all(&entry.value),
+                        false => self.hide_in(&entry.value),
                     }
                 }
             }
+        }
+    }
+
+    /// An address where a key should be.
+    fn hide_key(&mut self, entry: &Entry) {
+        if !secret_parts(&entry.key.chars().collect::<Vec<char>>()).is_empty() {
+            let start = entry.key_at.column as usize - 1;
+            let range = (start, start + entry.key_at.len as usize);
+            self.lines.entry(entry.key_at.line).or_default().push(range);
+        }
+    }
+
+    fn hide_all(&mut self, node: &Node) {
+        match &node.content {
+            Content::Scalar(scalar) => self.hide(node, scalar),
+            Content::List(items) => items.iter().for_each(|item| self.hide_all(item)),
+            Content::Map(entries) => entries.iter().for_each(|entry| self.hide_all(&entry.value)),
+        }
+    }
+
+    /// Hides what is secret inside of a text, or all of it where its letters do not stand there one by one.
+    fn hide_parts(&mut self, node: &Node, scalar: &Scalar) {
+        let chars: Vec<char> = scalar.text.chars().collect();
+        let parts = secret_parts(&chars);
+        match scalar.text_at {
+            _ if parts.is_empty() => {}
+            Some(at) => {
+                let from = at.column as usize - 1;
+                let places = parts.into_iter().map(|(start, end)| (from + start, from + end));
+                self.lines.entry(at.line).or_default().extend(places);
+            }
+            None => self.hide(node, scalar),
         }
     }
 
@@ -65,12 +99,20 @@ impl Masks {
     }
 }
 
-/// The text without what stands before an `@` in a URL or address.
+/// A key as it may be shown: `password:hunter2`, where the blank behind the colon was forgotten, is one.
+pub fn shown_key(key: &str) -> String {
+    match key.split_once(':') {
+        Some((head, rest)) if is_secret_name(head) && !is_bare_variable(rest.trim()) => format!("{head}:…"),
+        _ => without_credentials(key),
+    }
+}
+
+/// The text of a scalar without what stands before an `@` in a URL or address, and without secret parameters.
 pub fn without_credentials(text: &str) -> String {
     let chars: Vec<char> = text.chars().collect();
     let mut shown = String::new();
     let mut at = 0;
-    for (start, end) in credentials(&chars) {
+    for (start, end) in secret_parts(&chars) {
         shown.extend(&chars[at..start]);
         shown.push('…');
         at = end;
@@ -145,12 +187,49 @@ fn value_end(chars: &[char], start: usize) -> usize {
     chars.len()
 }
 
-/// `user:password` in `://user:password@host`.
-fn credentials(chars: &[char]) -> Vec<(usize, usize)> {
+/// What is secret inside of a text that stands alone, in order and apart from each other. A password may hold every
+/// character that an address is divided by.
+fn secret_parts(chars: &[char]) -> Vec<(usize, usize)> {
+    let credentials = chars.iter().rposition(|c| *c == '@').and_then(|at| {
+        let host = chars.windows(3).position(|window| window == SCHEME_END).map(|i| i + SCHEME_END.len());
+        let start = host.filter(|start| *start <= at);
+        let address = &chars[start.unwrap_or(0)..at];
+        let is_address = start.is_some() || (address.contains(&':') && !address.contains(&' '));
+        (is_address && !address.is_empty()).then(|| (start.unwrap_or(0), at))
+    });
+    let behind = credentials.map_or(0, |(_, end)| end);
+    let parameters = secret_parameters(chars, |_| false);
+    credentials.into_iter().chain(parameters.into_iter().find(|(start, _)| *start >= behind)).collect()
+}
+
+const SCHEME_END: [char; 3] = [':', '/', '/'];
+
+/// What follows `password=`, up to a character that ends it.
+fn secret_parameters(chars: &[char], ends: impl Fn(char) -> bool) -> Vec<(usize, usize)> {
+    let mut ranges = Vec::new();
+    for equals in (0..chars.len()).filter(|i| chars[*i] == '=') {
+        let is_name = |c: &&char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+        let before: Vec<&char> = chars[..equals].iter().rev().take_while(is_name).collect();
+        let name: String = before.into_iter().rev().collect();
+        let start = equals + 1;
+        let is_comparison = chars.get(start) == Some(&'=');
+        let end = chars[start..].iter().position(|c| ends(*c)).map_or(chars.len(), |len| start + len);
+        let value: String = chars[start..end].iter().collect();
+        if start < end && !is_comparison && is_secret_name(&name) && !is_bare_variable(&value) {
+            ranges.push((start, end));
+        }
+    }
+    ranges
+}
+
+/// `user:password` in `://user:password@host`, on a line of whatever.
+fn credentials_on_a_line(chars: &[char]) -> Vec<(usize, usize)> {
     let mut ranges = Vec::new();
     for at in (0..chars.len()).filter(|i| chars[*i] == '@') {
-        let start = chars[..at].iter().rposition(|c| c.is_whitespace() || matches!(c, '/' | '"' | '\'' | ',' | '['));
+        let start = chars[..at].iter().rposition(|c| c.is_whitespace() || matches!(c, '"' | '\'' | '[' | '{'));
         let start = start.map_or(0, |i| i + 1);
+        let host = chars[start..at].windows(3).position(|window| window == SCHEME_END);
+        let start = host.map_or(start, |i| start + i + SCHEME_END.len());
         if chars[start..at].contains(&':') {
             ranges.push((start, at));
         }
@@ -191,6 +270,26 @@ mod tests {
             "password: ${PW:-hunter2}",
             "a: &p hunter2\npassword: *p",
             "{ password: hunter2, broken",
+            "url: \"http://u:hunt,hunter2@h:8123\"",
+            "url: \"http://u:hunt/hunter2@h:8123\"",
+            "url: \"http://u:hunt hunter2@h:8123\"",
+            "url: 'http://u:@hunter2@h:8123'",
+            "url: http://hunter2@h:8123",
+            "urls: [\"http://a:1\", \"http://u:[hunter2@h:8123\"]",
+            "brokers: [\"u:hunt,hunter2@k:1\"]",
+            "brokers: \"u:hunt/hunter2@k:1, v:2\"",
+            "url: \"http://h:8123/?user=default&password=hunter2\"",
+            "url: \"http://h:8123/?password=a&hunter2&user=default\"",
+            "url: http://h:8123/?access_token=hunter2#x",
+            "url: \"http://h:8123/\\x3fpassword=hunter2\"",
+            "url: \"${URL:-http://u:hunter2@h}\"",
+            "url: >-\n  http://u:hunter2@h",
+            "option: user=u secret=hunter2",
+            "password:\n  - hunter2",
+            "password:\n  of: { it: hunter2 }",
+            "a: { password:hunter2, b: c }",
+            "broken: [ http://u:hunter2,hunter2@h",
+            "broken: [ http://h/?password=hunter2",
             "password: hunter2 \n bad: [",
         ] {
             assert!(!drawn(text).contains("hunter2"), "{}", drawn(text));
@@ -199,7 +298,15 @@ mod tests {
 
     #[test]
     fn what_is_no_secret_stays_readable() {
-        for text in ["user: u, name: x", "password: ${CLICKHOUSE_PASSWORD}", "key: user_id", "cert: a.pem", "a: b@c"] {
+        for text in [
+            "user: u, name: x",
+            "password: ${CLICKHOUSE_PASSWORD}",
+            "key: user_id",
+            "cert: a.pem",
+            "a: b@c",
+            "f: token==\"a\"",
+            "url: http://h/?password=${PW}",
+        ] {
             assert_eq!(drawn(text), text);
         }
     }
@@ -207,6 +314,9 @@ mod tests {
     #[test]
     fn credentials_in_addresses_are_cut_out() {
         assert_eq!(without_credentials("http://u:p@h:1,x"), "http://…@h:1,x");
+        assert_eq!(without_credentials("u:a,b/c@d@h:1"), "…@h:1");
+        assert_eq!(without_credentials("http://u:p@h/?password=a&b=c"), "http://…@h/?password=…");
+        assert_eq!((shown_key("password:hunter2"), shown_key("a:b")), ("password:…".into(), "a:b".into()));
         assert_eq!(without_credentials("no credentials"), "no credentials");
     }
 }

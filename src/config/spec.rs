@@ -36,13 +36,9 @@ pub static FILE: Object = Object {
         Field::new("kafka", Shape::Object(&KAFKA), "The default connection to Kafka; a source may have its own."),
         Field::new("clickhouse", Shape::Object(&CLICKHOUSE), "The default connection to ClickHouse."),
         Field::new("state", Shape::Object(&STATE), "Where the state of the pipelines lives."),
-        Field::new("http", Shape::Object(&HTTP), "The HTTP API, the dashboard and the metrics."),
+        Field::new("http", Shape::Object(&HTTP), "The HTTP API and the metrics."),
         Field::new("runtime", Shape::Object(&RUNTIME), "How much of the machine weir uses."),
-        Field::new(
-            "pipelines",
-            Shape::List(&Shape::Object(&PIPELINE)),
-            "The pipelines; more can be created over HTTP.",
-        ),
+        Field::new("pipelines", Shape::List(&Shape::Object(&PIPELINE)), "The pipelines, at least one."),
     ]],
 };
 
@@ -127,7 +123,7 @@ const WRITES: Words<HttpWrites> = &[
 
 static HTTP: Object = Object {
     name: "`http`",
-    doc: "The HTTP API, the dashboard and the metrics.",
+    doc: "The HTTP API and the metrics.",
     choice: false,
     fields: &[&[
         Field::new("listen", Shape::Text, "Address and port.").default("127.0.0.1:8080"),

@@ -38,6 +38,8 @@ pub struct StepBalance {
     pub rows_in: u64,
     pub rows_out: u64,
     pub dropped: u64,
+    /// Of a dedup.
+    pub unjudged: u64,
     /// Those of the last step include rows that did not fit the table.
     pub dead_letters: u64,
     /// Of a join.
@@ -102,12 +104,12 @@ fn balance(
 }
 
 fn step_balance((name, step): (&StepName, &StepCounts)) -> StepBalance {
-    let StepCounts { rows_in, rows_out, dropped, dead_letters, matched, waiting, .. } = *step;
+    let StepCounts { rows_in, rows_out, dropped, unjudged, dead_letters, matched, waiting, .. } = *step;
     let accounted = match name.kind {
         StepKind::Join => step.left_decided + dead_letters + waiting,
-        StepKind::Filter | StepKind::Select | StepKind::Dedup => rows_out + dropped + dead_letters,
+        StepKind::Filter | StepKind::Select | StepKind::Dedup => rows_out + dropped + unjudged + dead_letters,
     };
-    StepBalance { step: name.clone(), rows_in, rows_out, dropped, dead_letters, matched, waiting, accounted }
+    StepBalance { step: name.clone(), rows_in, rows_out, dropped, unjudged, dead_letters, matched, waiting, accounted }
 }
 
 impl StepBalance {

@@ -150,6 +150,14 @@ impl Chain {
         })
     }
 
+    /// Where the task begins, as a pass without records tells it: what these times have released came out before, and who
+    /// has passed by them is gone, although it may lie in the store still.
+    pub fn begin(&mut self, pass: &Pass) {
+        times::rise(&mut self.times, &self.stages, pass);
+        let behind = self.times.iter().map(|times| times.clock().after_ms[0]);
+        self.stages.iter_mut().zip(behind).for_each(|(stage, now_ms)| stage.join.begin(now_ms));
+    }
+
     /// Whether a block holds rows of the sink (and not dead letters).
     pub fn is_of_rows(&self, output: &OutputRecord) -> bool {
         output.token.ends_with(&format!("/{}", self.target))
@@ -178,6 +186,13 @@ impl Chain {
         let mut keys = vec![0; self.counts.steps.len()];
         self.dedups().for_each(|(number, dedup)| keys[number] = dedup.seen().keys_estimate());
         keys
+    }
+
+    /// Of each dedup step: a sample of the keys met since the last call.
+    pub fn take_key_samples(&mut self) -> Vec<(usize, Vec<u64>)> {
+        let dedups = self.stretches_mut().flat_map(Stretch::dedups_mut);
+        let samples = dedups.map(|(number, dedup)| (number, dedup.take_sample()));
+        samples.filter(|(_, keys)| !keys.is_empty()).collect()
     }
 
     /// What waits in each join.
@@ -256,6 +271,12 @@ impl Chain {
 
     fn process_joined(&mut self, pass: &mut Pass, inputs: &TaskInputs, store: &dyn StateStore) -> Result<()> {
         let rows = self.widen(pass);
+        if times::rise(&mut self.times, &self.stages, pass) {
+            // Whoever is released has waited, and takes no key along that could be given back.
+            let mut run = Run::new(self.counts.steps.len());
+            self.run_places(pass, store, 0..0, 1, &mut run)?;
+            self.settle(pass, inputs, run);
+        }
         times::set(&mut self.times, &self.stages, pass);
         let before = self.builder.rows();
         let (mut at, mut size) = (0, rows);
@@ -453,7 +474,7 @@ impl Chain {
         self.counts.written += counts.written;
         for ((total, step), stats) in self.counts.steps.iter_mut().zip(&counts.steps).zip(&stats.steps) {
             total.add(step);
-            stats.add_rows(step.rows_in, step.rows_out, step.dropped, step.late);
+            stats.add_rows(step.rows_in, step.rows_out, step.dropped, step.unjudged, step.late);
             if stats.kind == StepKind::Join {
                 stats.add_pairs(step.matched, step.unmatched, step.left_matched, step.left_decided);
             }
@@ -543,3 +564,6 @@ pub fn percent_escaped(part: &str) -> String {
     let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     part.bytes().map(|byte| if keep(byte) { (byte as char).to_string() } else { format!("%{byte:02X}") }).collect()
 }
+
+#[cfg(test)]
+mod tests;

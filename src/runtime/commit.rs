@@ -137,16 +137,20 @@ pub struct CommitLog {
     /// Acknowledged epochs that are still on disk, with how many blocks each has.
     on_disk: VecDeque<(Epoch, u16)>,
     fenced: bool,
+    /// Since when (boot clock) no commit of ours has been accepted, where none was.
+    quiet_since_ms: Option<u64>,
 }
 
 impl CommitLog {
-    /// Goes on behind `accepted`, with the epochs that the outbox still holds.
+    /// Goes on behind `accepted`, with the epochs that the outbox still holds. `is_remembered`: the group forgot what was
+    /// accepted, and the ledger may know of less than it was: each of the epochs may be in the table.
     pub fn new(
         history: History,
         task: TaskNo,
         accepted: Mark,
         epochs: Vec<EpochRecord>,
         forced: Option<Pending>,
+        is_remembered: bool,
         patience: Patience,
     ) -> CommitLog {
         let acknowledged = accepted.acknowledged.clone();
@@ -155,7 +159,7 @@ impl CommitLog {
         let on_disk = done.iter().map(|record| (record.after.epoch, record.outputs.len() as u16)).collect();
         let named = accepted.pending.as_ref().map(|pending| pending.link);
         let sealed = held.into_iter().map(|record| {
-            let unclear = Some(record.after.link) == named;
+            let unclear = is_remembered || Some(record.after.link) == named;
             Sealed::new(record, None, unclear)
         });
         let sealed = sealed.collect();
@@ -174,6 +178,7 @@ impl CommitLog {
             accepted_unwritten: true,
             on_disk,
             fenced: false,
+            quiet_since_ms: None,
         };
         log.skip_empty(0);
         log
@@ -243,6 +248,9 @@ impl CommitLog {
     /// The commit to offer now, with its number; `None` while there is nothing to say or one is under way.
     /// `hurry`: say what can be said, without waiting for more (a clean stop).
     pub fn offer(&mut self, boot_ms: u64, hurry: bool) -> Option<(u64, Mark)> {
+        if self.accepted_at_ms.is_none() {
+            self.quiet_since_ms.get_or_insert(boot_ms);
+        }
         if self.offered.is_some() || self.fenced || !self.has_to_say(boot_ms, hurry) {
             return None;
         }
@@ -296,7 +304,8 @@ impl CommitLog {
             let since = self.acknowledged_since_ms.unwrap_or(boot_ms);
             hurry || boot_ms.saturating_sub(since) >= self.patience.acknowledge_ms
         };
-        let repeats = self.accepted_at_ms.is_some_and(|at| boot_ms.saturating_sub(at) >= self.patience.repeat_ms);
+        let last_ms = self.accepted_at_ms.or(self.quiet_since_ms);
+        let repeats = last_ms.is_some_and(|at| boot_ms.saturating_sub(at) >= self.patience.repeat_ms);
         announces || renews || acknowledges || repeats
     }
 
@@ -319,7 +328,7 @@ impl CommitLog {
             self.acknowledged_since_ms = None;
         }
         self.accepted = mark;
-        self.accepted_at_ms = Some(handed_ms);
+        (self.accepted_at_ms, self.quiet_since_ms) = (Some(handed_ms), None);
         self.accepted_unwritten = true;
         true
     }

@@ -5,28 +5,31 @@
 //! made again for every task.
 
 mod join;
+mod races;
 mod sides;
 
 use crate::codec::decode::{Decoder, TimeField, TimeSpec};
 use crate::codec::expr::ExprError;
 use crate::codec::key::{Cast, KeyHasher, KeyPart};
 use crate::codec::rows::Slot;
-use crate::codec::scope::{Layout, Scope};
+use crate::codec::scope::{Layout, Scope, UnknownName};
 use crate::codec::time::{Unit, Zone};
 use crate::config::plan::{
-    DedupPlan, ExprText, FieldPath, JoinPlan, Keep, KeyCast, KeyPlan, Matching, PipelinePlan, Plan, SidePlan, StepPlan,
-    TimeUnit, Tombstones,
+    DedupPlan, Draft, ExprText, FieldPath, JoinPlan, Keep, KeyCast, KeyPlan, Matching, PipelinePlan, Plan, SidePlan,
+    StepPlan, TimeUnit, Tombstones,
 };
 use crate::error::{Finding, Place, Severity};
 use crate::metrics::{StepKind, StepName};
 use crate::runtime::chain::Step;
 use crate::sink::BlockBuilder;
+use crate::state::ledger;
 use crate::step::dedup::Dedup;
 use crate::step::filter::Filter;
 use crate::step::select::Select;
 use crate::types::TaskNo;
 pub use join::JoinPart;
 use join::{CompiledJoin, rules};
+pub use races::{Race, races};
 pub use sides::{InputRoles, roles};
 use std::sync::Arc;
 
@@ -72,6 +75,14 @@ impl Blueprint {
         Ok(Parts { decoders, steps, joins, builder })
     }
 
+    /// A hash of what state depends on: inputs, event time, every step, and the fields that joins keep of their rows. A
+    /// column that is filled from behind a join adds one, and rows that were kept without it cannot fill it.
+    pub fn state_hash(&self) -> Result<u64, Vec<Finding>> {
+        let mut text = state_text(&self.plan);
+        self.parts(0, TaskNo(0))?.joins.iter().for_each(|join| text += &format!("\nkept {}", join.kept));
+        Ok(xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
+    }
+
     /// The joins, and the layout of the source's rows: no name is asked for any more.
     pub(super) fn join_parts(&self, compiler: Compiler, partition: i32) -> (Vec<JoinPart>, Layout) {
         let (layout, joined) = compiler.scope.finish_with_joins();
@@ -81,37 +92,9 @@ impl Blueprint {
 
     /// Everything up to the columns; what is wrong is in the compiler's findings.
     pub(super) fn compile(&self, task: TaskNo) -> (Compiler, Option<TimeSpec>, Vec<Step>) {
-        let mut compiler = Compiler::new();
-        let time = compiler.time("time", &self.plan.source);
-        let mut steps = Vec::new();
-        let path = format!("pipelines.{}", self.plan.name);
-        for (place, step) in self.plan.steps.iter().enumerate() {
-            let path = format!("{path}.steps[{place}]");
-            match step {
-                StepPlan::Join(join) => self.join(&mut compiler, &path, place, steps.len(), join, task),
-                step => steps.extend(self.step(&mut compiler, &path, place as u16, step, task)),
-            }
-        }
-        (compiler, time, steps)
-    }
-
-    /// A step that keeps its state under `number`.
-    fn step(&self, compiler: &mut Compiler, path: &str, number: u16, step: &StepPlan, task: TaskNo) -> Option<Step> {
-        match step {
-            StepPlan::Filter(text) => compiler.filter(path, text),
-            StepPlan::Select(fields) => compiler.select(path, fields),
-            StepPlan::Dedup(dedup) => {
-                let key = compiler.key(path, &dedup.key, self.seed)?;
-                let content = match &dedup.keep {
-                    Keep::Changes(fields) => Some(compiler.content(path, fields, self.seed)?),
-                    _ => None,
-                };
-                // A task's share is for all its steps.
-                let filter_bytes_max = self.filter_bytes_max / dedups_among(&self.plan.steps);
-                Some(Step::Dedup(Box::new(Dedup::new(dedup, task, number, key, content, filter_bytes_max))))
-            }
-            StepPlan::Join(_) => unreachable!("a right side has no joins, and those of the pipeline are no such step"),
-        }
+        let PipelinePlan { name, source, steps, .. } = &self.plan;
+        let path = format!("pipelines.{name}");
+        Course { path, source, steps, seed: self.seed, filter_bytes_max: self.filter_bytes_max }.compile(task)
     }
 
     pub(super) fn decoders(&self, side: &SidePlan, layout: &Layout, time: &TimeSpec, partition: i32) -> Vec<Decoder> {
@@ -130,8 +113,57 @@ impl Blueprint {
     }
 }
 
+/// The part of a pipeline that names and expressions are in.
+struct Course<'p> {
+    /// How its findings call it.
+    path: String,
+    source: &'p SidePlan,
+    steps: &'p [StepPlan],
+    seed: [u8; 16],
+    filter_bytes_max: usize,
+}
+
+impl Course<'_> {
+    fn compile(&self, task: TaskNo) -> (Compiler, Option<TimeSpec>, Vec<Step>) {
+        let mut compiler = Compiler::new();
+        let time = compiler.time(&format!("{}.source.time", self.path), self.source);
+        let mut steps = Vec::new();
+        for (place, step) in self.steps.iter().enumerate() {
+            let path = format!("{}.steps[{place}]", self.path);
+            match step {
+                StepPlan::Join(join) => self.join(&mut compiler, &path, place, steps.len(), join, task),
+                step => steps.extend(self.step(&mut compiler, &path, place as u16, step, task)),
+            }
+        }
+        (compiler, time, steps)
+    }
+
+    /// A step that keeps its state under `number`.
+    fn step(&self, compiler: &mut Compiler, path: &str, number: u16, step: &StepPlan, task: TaskNo) -> Option<Step> {
+        match step {
+            StepPlan::Filter(text) => compiler.filter(path, text),
+            StepPlan::Select(fields) => compiler.select(path, fields),
+            StepPlan::Dedup(dedup) => {
+                let key = compiler.key(path, &dedup.key, self.seed);
+                let content = match &dedup.keep {
+                    Keep::Changes(fields) => Some(compiler.content(path, fields, self.seed)),
+                    _ => None,
+                };
+                let (key, content) = match content {
+                    Some(content) => (key?, Some(content?)),
+                    None => (key?, None),
+                };
+                // A task's share is for all its steps.
+                let filter_bytes_max = self.filter_bytes_max / dedups_among(self.steps);
+                Some(Step::Dedup(Box::new(Dedup::new(dedup, task, number, key, content, filter_bytes_max))))
+            }
+            StepPlan::Join(_) => unreachable!("a right side has no joins, and those of the pipeline are no such step"),
+        }
+    }
+}
+
 /// The joins of a pipeline, in the order of the steps.
-pub(super) fn joins_of(plan: &PipelinePlan) -> impl Iterator<Item = &JoinPlan> {
+pub fn joins_of(plan: &PipelinePlan) -> impl Iterator<Item = &JoinPlan> {
     joins_with_places(plan).map(|(_, join)| join)
 }
 
@@ -153,26 +185,56 @@ fn dedups_among(steps: &[StepPlan]) -> usize {
     steps.iter().map(among).sum()
 }
 
-/// What is wrong with the expressions and names of a plan, before anything is connected.
-pub fn judge(plan: &Plan) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for (place, pipeline) in plan.pipelines.iter().enumerate() {
-        let (compiler, ..) = offline(pipeline).compile(TaskNo(0));
-        let named = format!("pipelines.{}.", pipeline.name);
-        findings.extend(compiler.findings.into_iter().map(|finding| {
-            let path = finding.path.strip_prefix(&named).unwrap_or(&finding.path);
-            // Only the source's time has no further place.
-            let path = if path.starts_with("time.") { format!("source.{path}") } else { path.to_owned() };
-            Finding { path: format!("pipelines[{place}].{path}"), ..finding }
-        }));
+/// What is wrong with the expressions and names of pipelines, before anything is connected.
+pub fn judge(drafts: &[Draft]) -> Vec<Finding> {
+    drafts.iter().flat_map(judge_one).collect()
+}
+
+fn judge_one(draft: &Draft) -> Vec<Finding> {
+    let Draft { path, source, steps, columns } = draft;
+    let course = Course { path: path.clone(), source, steps, seed: [0; 16], filter_bytes_max: 0 };
+    let (mut compiler, ..) = course.compile(TaskNo(0));
+    for column in columns {
+        // One that only its table knows may be left out; one that is written down is meant.
+        if let Err(unknown) = compiler.scope.resolve_column(&column.path.text) {
+            let path = format!("{path}.sink.clickhouse.columns.{}", column.column);
+            compiler.unknown(&path, column.path.at, &unknown);
+        }
     }
-    findings
+    compiler.findings
+}
+
+/// What is wrong with a plan as a whole, before anything is connected.
+pub fn judge_plan(plan: &Plan) -> Vec<Finding> {
+    plan.pipelines.iter().enumerate().filter_map(|(place, pipeline)| mark_too_long(place, pipeline)).collect()
+}
+
+/// Whether what a task commits for so many topics would outgrow what a broker takes: then no commit is ever accepted.
+fn mark_too_long(place: usize, plan: &PipelinePlan) -> Option<Finding> {
+    let topics = plan.topics.iter().map(|topic| topic.name.as_str());
+    let room = ledger::mark_room(&plan.name, topics);
+    if room.is_some_and(|room| room >= ledger::mark_room_least(plan.topics.len())) {
+        return None;
+    }
+    let (count, chars): (usize, usize) = (plan.topics.len(), plan.topics.iter().map(|topic| topic.name.len()).sum());
+    Some(Finding {
+        severity: Severity::Error,
+        code: "mark_too_long",
+        path: format!("pipelines[{place}].name"),
+        place: Some(plan.at),
+        message: format!(
+            "these are {count} topics with {chars} characters in their names: what is committed for them does not fit \
+             the {} characters that Kafka takes",
+            ledger::MARK_CHARS_MAX
+        ),
+        help: Some("read fewer topics with one pipeline, or topics with shorter names".to_owned()),
+    })
 }
 
 /// Which of these paths nothing can fill behind the pipeline's steps, because a select has left them out.
 pub fn left_out<'p>(plan: &PipelinePlan, paths: &[&'p str]) -> Vec<&'p str> {
     let (mut compiler, ..) = offline(plan).compile(TaskNo(0));
-    paths.iter().copied().filter(|path| compiler.scope.resolve_column(path).is_err()).collect()
+    paths.iter().copied().filter(|path| compiler.column(path).is_err()).collect()
 }
 
 /// A blueprint that is only compiled, never built.
@@ -244,12 +306,12 @@ fn longer(one: Option<Option<i64>>, other: Option<Option<i64>>) -> Option<Option
     }
 }
 
-/// A hash of the parts of the plan that state depends on: inputs, event time, and every step.
-pub fn state_hash(plan: &PipelinePlan) -> u64 {
+/// The parts of the plan that state depends on: inputs, event time, and every step.
+fn state_text(plan: &PipelinePlan) -> String {
     let topics: Vec<&str> = plan.topics.iter().map(|topic| topic.name.as_str()).collect();
     let mut text = format!("{topics:?} {}", side_text(&plan.source));
     plan.steps.iter().for_each(|step| text += &step_text(step));
-    xxhash_rust::xxh3::xxh3_64(text.as_bytes())
+    text
 }
 
 fn side_text(side: &SidePlan) -> String {
@@ -328,7 +390,10 @@ impl Compiler {
     fn filter(&mut self, path: &str, text: &ExprText) -> Option<Step> {
         match Filter::compile(&text.text, &mut self.scope) {
             Ok(filter) => Some(Step::Filter(filter)),
-            Err(error) => self.wrong_expression(path, text, error),
+            Err(error) => {
+                self.wrong_expression(path, text, error);
+                None
+            }
         }
     }
 
@@ -336,20 +401,19 @@ impl Compiler {
         let named = fields.iter().map(|(name, text)| (name.as_str(), text.text.as_str()));
         match Select::compile(named, &mut self.scope) {
             Ok(select) => Some(Step::Select(select)),
-            Err(error) => {
-                let text = &fields[error.field].1;
-                self.wrong_expression(path, text, error.error)
+            Err(wrong) => {
+                wrong.into_iter().for_each(|wrong| self.wrong_expression(path, &fields[wrong.field].1, wrong.error));
+                None
             }
         }
     }
 
-    fn wrong_expression(&mut self, path: &str, text: &ExprText, error: ExprError) -> Option<Step> {
+    fn wrong_expression(&mut self, path: &str, text: &ExprText, error: ExprError) {
         // A text that YAML folds or escapes does not stand in the file letter by letter.
         let is_literal = text.at.len as usize == text.text.chars().count();
         let within = Place { column: text.at.column + error.start, len: error.len.max(1), ..text.at };
         let at = if is_literal { within } else { text.at };
         self.wrong(path, at, error.message);
-        None
     }
 
     fn key(&mut self, path: &str, parts: &[KeyPlan], seed: [u8; 16]) -> Option<KeyHasher> {
@@ -363,7 +427,8 @@ impl Compiler {
             });
             Some(KeyPart { slot, cast, path: part.path.text.clone() })
         };
-        Some(KeyHasher::new(seed, parts.iter().map(&mut part).collect::<Option<Vec<_>>>()?))
+        let parts: Vec<Option<KeyPart>> = parts.iter().map(&mut part).collect();
+        hasher(seed, parts)
     }
 
     /// The compared fields of `keep: changes`: nulls are values like any other.
@@ -371,24 +436,43 @@ impl Compiler {
         let mut part = |field: &FieldPath| -> Option<KeyPart> {
             Some(KeyPart { slot: self.slot(path, field)?, cast: None, path: field.text.clone() })
         };
-        Some(KeyHasher::new(seed, fields.iter().map(&mut part).collect::<Option<Vec<_>>>()?))
+        let parts: Vec<Option<KeyPart>> = fields.iter().map(&mut part).collect();
+        hasher(seed, parts)
     }
 
     fn slot(&mut self, path: &str, field: &FieldPath) -> Option<Slot> {
         match self.scope.resolve(&field.text) {
             Ok(slot) => Some(slot),
             Err(unknown) => {
-                self.wrong(path, field.at, unknown.to_string());
+                self.unknown(path, field.at, &unknown);
                 None
             }
         }
     }
 
     fn slot_or_absent(&mut self, path: &str) -> Slot {
-        match self.scope.resolve_column(path) {
+        match self.column(path) {
             Ok(slot) => slot,
             Err(_) => *self.absent.get_or_insert_with(|| self.scope.computed()),
         }
+    }
+
+    /// What a column of that name gets. Its table named it, not the user: `_Key` is then as good as any.
+    fn column(&mut self, path: &str) -> Result<Slot, UnknownName> {
+        match self.scope.resolve_column(path) {
+            Err(UnknownName::NotVirtual { .. }) => self.scope.resolve_column(&format!("`{path}`")),
+            found => found,
+        }
+    }
+
+    fn unknown(&mut self, path: &str, at: Place, unknown: &UnknownName) {
+        self.wrong(path, at, unknown.to_string());
+        let help = match unknown {
+            UnknownName::NotSelected { .. } => None,
+            UnknownName::NotVirtual { path, .. } => Some(format!("a field of the payload is written \"`{path}`\"")),
+        };
+        let said = self.findings.last_mut().expect("it was just said");
+        said.help = help;
     }
 
     fn wrong(&mut self, path: &str, at: Place, message: String) {
@@ -401,6 +485,12 @@ impl Compiler {
             help: None,
         });
     }
+}
+
+/// `None` where a part is wrong or none is there, which was said.
+fn hasher(seed: [u8; 16], parts: Vec<Option<KeyPart>>) -> Option<KeyHasher> {
+    let parts = parts.into_iter().collect::<Option<Vec<_>>>()?;
+    (!parts.is_empty()).then(|| KeyHasher::new(seed, parts))
 }
 
 #[cfg(test)]

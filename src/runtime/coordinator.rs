@@ -6,9 +6,10 @@
 //! else commits.
 
 use crate::error::{Error, Kind, Result};
-use crate::metrics::{PipelineState, PipelineStats};
+use crate::metrics::{PipelineState, PipelineStats, TaskSnapshot};
 use crate::runtime::limits;
 use crate::runtime::opening::Opening;
+use crate::runtime::scattered::Scattered;
 use crate::runtime::task::{FromTask, TaskId, TaskStart, ToTask};
 use crate::source::{CommitOutcome, Group, GroupEvent, OffsetsToCommit, TopicInfo};
 use std::collections::{BTreeMap, BTreeSet};
@@ -106,6 +107,12 @@ pub struct Coordinator {
     asking: bool,
     /// The connection may be another one now: nothing is committed before the topics were compared.
     unsure: bool,
+    /// That came to be so after the question under way was asked.
+    trouble_meanwhile: bool,
+    /// Partitions of ours that cannot begin now, and when that is tried again.
+    postponed: BTreeSet<i32>,
+    next_open_ms: Option<u64>,
+    scattered: Scattered,
     progress: Progress,
 }
 
@@ -130,6 +137,10 @@ impl Coordinator {
             next_look_ms: 0,
             asking: false,
             unsure: false,
+            trouble_meanwhile: false,
+            postponed: BTreeSet::new(),
+            next_open_ms: None,
+            scattered: Scattered::default(),
             progress: Progress::Going,
         }
     }
@@ -166,6 +177,9 @@ impl Coordinator {
             }
         }
         self.continue_leaving(workers, boot_ms);
+        if let Err(error) = self.continue_anew(workers).and_then(|()| self.continue_postponed(workers, boot_ms)) {
+            return self.fail(error, workers);
+        }
         if let Err(error) = self.look_around(workers, boot_ms) {
             return self.fail(error, workers);
         }
@@ -193,7 +207,7 @@ impl Coordinator {
             GroupEvent::Trouble(error) => {
                 tracing::warn!(pipeline = self.stats.pipeline, code = error.code, "{error}");
                 self.stats.failed_with(error.message);
-                self.unsure = true;
+                self.be_unsure();
                 Ok(())
             }
         }
@@ -206,25 +220,32 @@ impl Coordinator {
         if std::mem::take(&mut self.fenced) {
             self.owned.values().for_each(|task| workers.tell(task.id, ToTask::Fenced(false)));
         }
+        tracing::info!(pipeline = self.stats.pipeline, ?partitions, "assigned");
+        self.begin_tasks(&partitions, workers, false)?;
+        // Only now: whoever asks whether we are ready hears of tasks that restore, too.
         if self.stopping.is_none() {
             self.stats.set_state(PipelineState::Running);
         }
-        tracing::info!(pipeline = self.stats.pipeline, ?partitions, "assigned");
-        self.begin_tasks(&partitions, workers, false)
+        Ok(())
     }
 
     /// Decides how each partition begins, takes it on from there, and hands it to its worker.
     fn begin_tasks(&mut self, partitions: &[i32], workers: &mut dyn Workers, again: bool) -> Result<()> {
         self.assignments += 1;
+        if again {
+            // Before the questions below take their time: a client takes any unassignment for the answer to a revocation
+            // that it has noted meanwhile and not told yet, and would give away what we still work on.
+            self.group.unassign(partitions)?;
+        }
         let mut starts = Vec::new();
-        for opened in self.opening.open(&mut *self.group, partitions)? {
-            starts.push((opened, self.assignments));
+        for (partition, opened) in self.opening.open(&mut *self.group, partitions)? {
+            match opened {
+                Ok(opened) => starts.push((opened, self.assignments)),
+                Err(error) => self.postpone(partition, error),
+            }
         }
         let offsets: Vec<(i32, Vec<i64>)> =
             starts.iter().map(|(opened, _)| (opened.partition, opened.fetch_from.clone())).collect();
-        if again {
-            self.group.unassign(partitions)?;
-        }
         for (opened, assignment) in starts {
             let id = TaskId { pipeline: self.opening.pipeline(), partition: opened.partition, assignment };
             let start = self.opening.start(&mut *self.group, id, opened)?;
@@ -238,10 +259,33 @@ impl Coordinator {
         self.group.assign(&offsets)
     }
 
+    /// A partition that cannot begin now; it counts as one that restores.
+    fn postpone(&mut self, partition: i32, error: Error) {
+        tracing::warn!(pipeline = self.stats.pipeline, partition, code = error.code, "{error}; beginning it later");
+        self.stats.failed_with(error.message);
+        let snapshot = TaskSnapshot { restoring: true, watermark_ms: i64::MIN, ..TaskSnapshot::default() };
+        self.stats.set_task(partition, snapshot);
+        self.postponed.insert(partition);
+        self.next_open_ms = None;
+    }
+
+    /// Tries again what could not begin.
+    fn continue_postponed(&mut self, workers: &mut dyn Workers, boot_ms: u64) -> Result<()> {
+        if self.postponed.is_empty() || self.leaving.is_some() || self.between || self.stopping.is_some() {
+            return Ok(());
+        }
+        if boot_ms < *self.next_open_ms.get_or_insert(boot_ms + limits::OPEN_AGAIN_MS) {
+            return Ok(());
+        }
+        let partitions: Vec<i32> = std::mem::take(&mut self.postponed).into_iter().collect();
+        self.begin_tasks(&partitions, workers, false)
+    }
+
     fn revoked(&mut self, partitions: Vec<i32>, lost: bool, workers: &mut dyn Workers, boot_ms: u64) -> Result<()> {
         tracing::info!(pipeline = self.stats.pipeline, ?partitions, lost, "revoked");
         let deadline_ms = if lost { boot_ms } else { boot_ms + self.times.revoke_ms() };
         for partition in &partitions {
+            self.postponed.remove(partition);
             let Some(task) = self.owned.get_mut(partition) else { continue };
             task.anew = false;
             match lost {
@@ -256,6 +300,8 @@ impl Coordinator {
             // A commit sent now would count for whatever membership comes next.
             self.underway = None;
             self.between = true;
+            // Nothing is ours until the group answers again.
+            self.stats.set_state(PipelineState::Starting);
         }
         let already = self.leaving.take().map(|leaving| leaving.partitions).unwrap_or_default();
         self.leaving = Some(Leaving { partitions: [already, partitions].concat(), deadline_ms, dropped: lost });
@@ -290,19 +336,31 @@ impl Coordinator {
     /// A topic with another id is a loss of all its tasks, which begin anew.
     fn compare_topics(&mut self, told: Result<Vec<TopicInfo>>, workers: &mut dyn Workers, boot_ms: u64) -> Result<()> {
         self.asking = false;
+        let is_of_before = std::mem::take(&mut self.trouble_meanwhile);
         match told.and_then(|topics| self.opening.topics_changed(topics)) {
-            Ok(true) => {
-                tracing::warn!(pipeline = self.stats.pipeline, "a topic was deleted and created again");
-                self.unsure = false;
-                let partitions: Vec<i32> = self.owned.keys().copied().collect();
+            Ok(partitions) => {
+                // What was asked before the trouble says nothing about the topics behind it.
+                self.unsure = is_of_before;
+                if partitions.is_empty() {
+                    return self.finish_without_partitions();
+                }
+                tracing::warn!(
+                    pipeline = self.stats.pipeline,
+                    ?partitions,
+                    "a topic was deleted and created again: its tasks begin anew"
+                );
                 self.begin_anew(&partitions, workers);
             }
-            Ok(false) => {
-                self.unsure = false;
-                self.finish_without_partitions()?;
-            }
             // Who cannot be asked now is asked again later.
-            Err(error) if error.kind == Kind::Retry => self.next_retry_ms = self.next_retry_ms.max(boot_ms + 100),
+            Err(error) if error.kind == Kind::Retry => {
+                self.next_retry_ms = self.next_retry_ms.max(boot_ms + 100);
+                if error.code == "topic_gone" {
+                    if !std::mem::replace(&mut self.unsure, true) {
+                        tracing::warn!(pipeline = self.stats.pipeline, "{error}");
+                    }
+                    self.stats.failed_with(error.message);
+                }
+            }
             Err(error) => return Err(error),
         }
         Ok(())
@@ -313,6 +371,7 @@ impl Coordinator {
         if self.until_end
             && self.stopping.is_none()
             && self.owned.is_empty()
+            && self.postponed.is_empty()
             && self.opening.all_at_ends(&mut *self.group)?
         {
             self.stopping = Some(Stopping::Leave);
@@ -330,6 +389,21 @@ impl Coordinator {
                 workers.drop_task(task.id);
             }
         }
+    }
+
+    /// Begins those again that were dropped for it and are gone. Not while partitions are being given back: unassigning
+    /// ours now would be taken for that.
+    fn continue_anew(&mut self, workers: &mut dyn Workers) -> Result<()> {
+        if self.leaving.is_some() || self.between || self.stopping.is_some() {
+            return Ok(());
+        }
+        let dropped = self.owned.values().filter(|task| task.anew && task.gone);
+        let partitions: Vec<i32> = dropped.map(|task| task.id.partition).collect();
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        partitions.iter().for_each(|partition| _ = self.owned.remove(partition));
+        self.begin_tasks(&partitions, workers, true)
     }
 
     /// Gives partitions back when their tasks hold no queue any more.
@@ -372,16 +446,18 @@ impl Coordinator {
             // What was said before the loss was heard.
             FromTask::Offer { .. } if !can_commit => {}
             FromTask::Offer { offer, commit } => task.offer = Some((offer, commit)),
-            FromTask::Gone { .. } if task.anew && self.stopping.is_none() => {
-                self.owned.remove(&id.partition);
-                self.begin_tasks(&[id.partition], workers, true)?;
-            }
+            FromTask::Gone { .. } if task.anew && self.stopping.is_none() => task.gone = true,
             FromTask::Gone { finished } => {
                 task.gone = true;
                 task.finished = finished;
                 task.offer = None;
             }
             FromTask::DecideAgain => self.begin_anew(&[id.partition], workers),
+            FromTask::Keys { step, keys } => {
+                if let Some((one, other)) = self.scattered.meet(step, id.partition, &keys) {
+                    self.say_scattered(step, one, other);
+                }
+            }
             // A position that the log does not have: retention, or another topic of that name. The start knows.
             FromTask::Failed(error) if error.code == "gap" && self.stopping.is_none() => {
                 tracing::warn!(pipeline = self.stats.pipeline, partition = id.partition, "{error}");
@@ -390,6 +466,17 @@ impl Coordinator {
             FromTask::Failed(error) => return Err(error),
         }
         Ok(())
+    }
+
+    #[cold]
+    fn say_scattered(&self, step: usize, one: i32, other: i32) {
+        let name = &self.stats.steps[step].name;
+        let message = format!(
+            "the same key of step {name} (dedup) has come through partitions {one} and {other}: duplicates are found \
+             within a partition only, so producers have to key by the dedup key"
+        );
+        tracing::warn!(pipeline = self.stats.pipeline, step = name, "{message}");
+        self.stats.scattered(step, message);
     }
 
     /// Sends the newest offers of all tasks in one request.
@@ -421,6 +508,12 @@ impl Coordinator {
         }
     }
 
+    /// The connection may be another one now.
+    fn be_unsure(&mut self) {
+        self.unsure = true;
+        self.trouble_meanwhile = self.asking;
+    }
+
     fn set_fenced(&mut self, why: &str, workers: &mut dyn Workers) {
         self.stats.committed("fenced");
         tracing::warn!(pipeline = self.stats.pipeline, why, "fenced: nothing is sent until the next assignment");
@@ -441,10 +534,10 @@ impl Coordinator {
             }
             CommitOutcome::Repeat(why) => {
                 self.stats.committed("repeat");
-                self.unsure = true;
                 tracing::debug!(pipeline = self.stats.pipeline, why, "commit not accepted, repeating");
-                self.next_retry_ms = boot_ms + 100;
                 offers.for_each(|(task, offer)| workers.tell(*task, ToTask::Refused { offer: *offer }));
+                self.next_retry_ms = boot_ms + 100;
+                self.be_unsure();
             }
             CommitOutcome::Fenced(why) => self.set_fenced(&why, workers),
         }
@@ -464,7 +557,7 @@ impl Coordinator {
         let all_gone = self.owned.values().all(|task| task.gone);
         if self.until_end && self.stopping.is_none() && self.assigned_once && !self.owned.is_empty() {
             let finished = self.owned.values().all(|task| task.finished);
-            if finished && all_gone {
+            if finished && all_gone && self.postponed.is_empty() {
                 self.stopping = Some(Stopping::Leave);
             }
         }

@@ -6,19 +6,22 @@
 use crate::clock::Clock;
 use crate::config::plan::{PipelinePlan, Plan};
 use crate::error::Error;
-use crate::metrics::{PipelineState, PipelineStats};
+use crate::metrics::PipelineStats;
 use crate::runtime::compile;
 use crate::runtime::delivery::Delivery;
 use crate::runtime::desk::Desk;
 use crate::runtime::inspect;
 use crate::runtime::memory::SharedMemory;
 use crate::runtime::pipeline::{self, Stop};
+use crate::runtime::task::Gate;
 use crate::runtime::worker::{self, ToWorker, WorkerHandle};
 use crate::state::rocks::Shared;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, Once};
 use std::thread::JoinHandle;
+
+const DELIVERY_THREAD: &str = "weir-delivery-io";
 
 /// How the process runs.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +48,15 @@ pub struct Process {
     /// By pipeline: see [`inspect::intervals_beside`].
     pub beside_ms: BTreeMap<String, Vec<u64>>,
     pub options: RunOptions,
+    /// By server and table: what may already be in a table goes before what is new, whichever pipeline's it is.
+    pub gates: Mutex<BTreeMap<String, Arc<Gate>>>,
+}
+
+impl Process {
+    /// The gate of a table.
+    pub fn gate(&self, table: String) -> Arc<Gate> {
+        self.gates.lock().expect("nothing panics while it is held").entry(table).or_default().clone()
+    }
 }
 
 /// A pipeline with its thread.
@@ -71,9 +83,10 @@ pub struct Outcome {
 impl Engine {
     /// Starts every pipeline of the plan.
     pub fn start(plan: &Plan, options: RunOptions, clock: Arc<dyn Clock>) -> std::io::Result<Engine> {
+        end_on_panic();
         let tokio = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
-            .thread_name("weir-delivery-io")
+            .thread_name(DELIVERY_THREAD)
             .enable_all()
             .build()?;
         let delivery = Delivery::start(tokio.handle().clone(), clock.clone());
@@ -81,6 +94,7 @@ impl Engine {
             (0..plan.runtime.workers).map(|number| worker::start(number, clock.clone(), delivery.clone())).collect();
         let limit = plan.runtime.memory_limit_bytes;
         let shared = SharedMemory::of(limit);
+        tracing::info!("memory: {shared}, and what the pipelines say, within the limit of {} MiB", limit >> 20);
         let process = Arc::new(Process {
             clock,
             workers: workers.iter().map(|(handle, _)| handle.clone()).collect(),
@@ -92,6 +106,7 @@ impl Engine {
             sharing: sharing(&plan.pipelines),
             beside_ms: beside_ms(&plan.pipelines),
             options,
+            gates: Mutex::default(),
         });
         metrics::gauge!("weir_memory_limit_bytes").set(limit as f64);
         let stop: Stop = Arc::new(AtomicBool::new(false));
@@ -138,10 +153,7 @@ impl Engine {
     pub fn join(self) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         for Running { stats, thread, .. } in self.running {
-            let result = thread.join().unwrap_or_else(|_| Err(Error::stop("panic", "the pipeline's thread panicked")));
-            if result.is_err() {
-                stats.set_state(PipelineState::Failed);
-            }
+            let result = thread.join().expect("a pipeline's panic is its error");
             outcomes.push(Outcome { stats, result });
         }
         for (handle, thread) in self.workers {
@@ -150,6 +162,28 @@ impl Engine {
         }
         outcomes
     }
+}
+
+/// A worker or a delivery that panics ends the process: nobody can say what its memory is worth now, its tasks would stand
+/// still in silence, and what is on the disk is whole. A restart goes on from there.
+fn end_on_panic() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            before(panic);
+            let thread = std::thread::current();
+            let name = thread.name().unwrap_or_default();
+            if name.starts_with(worker::THREAD_PREFIX) || name == DELIVERY_THREAD {
+                tracing::error!(
+                    thread = name,
+                    "weir ends: {panic}. Please report this; a restart goes on from the disk"
+                );
+                // SAFETY: ends the process at once, without the destructors of a process that is in disorder.
+                unsafe { libc::_exit(1) }
+            }
+        }));
+    });
 }
 
 /// The pipelines that write into the table of another one, and read a topic of its: by topic, partition and offset their

@@ -21,8 +21,20 @@ pub struct TopicFacts {
     pub partitions: i32,
     /// Records that the topics hold now.
     pub records: i64,
-    /// By the newest records' Kafka timestamps.
-    pub records_per_second: Option<f64>,
+    /// Records per second of each topic, by the Kafka timestamps of its newest records; `None`: too few to tell.
+    pub rates: Vec<Option<f64>>,
+}
+
+impl TopicFacts {
+    /// Of these topics together, as far as it is known.
+    pub fn rate_of(&self, topics: &[usize]) -> Option<f64> {
+        topics.iter().filter_map(|topic| self.rates[*topic]).reduce(|sum, rate| sum + rate)
+    }
+
+    /// Of all topics.
+    pub fn rate(&self) -> Option<f64> {
+        self.rates.iter().flatten().copied().reduce(|sum, rate| sum + rate)
+    }
 }
 
 /// The table's answer.
@@ -37,7 +49,7 @@ pub struct InsertFacts {
 
 /// Asks Kafka.
 pub fn topics(plan: &PipelinePlan) -> Result<TopicFacts> {
-    let mut facts = TopicFacts { partitions: 0, records: 0, records_per_second: None };
+    let mut facts = TopicFacts { partitions: 0, records: 0, rates: Vec::new() };
     for topic in &plan.topics {
         let sample = kafka::sample(&plan.kafka, &topic.name, None, SAMPLE_RECORDS)?;
         if sample.ranges.is_empty() {
@@ -45,9 +57,7 @@ pub fn topics(plan: &PipelinePlan) -> Result<TopicFacts> {
         }
         facts.partitions = sample.ranges.len() as i32;
         facts.records += sample.ranges.iter().map(|(first, end)| end - first).sum::<i64>();
-        if let Some(rate) = sample.records_per_second() {
-            *facts.records_per_second.get_or_insert(0.0) += rate;
-        }
+        facts.rates.push(sample.records_per_second());
     }
     Ok(facts)
 }
@@ -57,8 +67,8 @@ pub fn insert(plan: &PipelinePlan, partitions: i32, tokio: &tokio::runtime::Hand
     let SinkPlan::ClickHouse(sink) = &plan.sink;
     let client = Client::new(&sink.connection)?;
     let load = inspect::load(plan, sink, partitions);
-    let looked = tokio.block_on(table::inspect(&client, &sink.connection.database, &sink.table, load));
-    let report = looked.map_err(|failure| failure.into_error("looking at the table"))?;
+    let looked = table::inspect(&client, &sink.connection.database, &sink.table, load, mapping::inserted(sink));
+    let report = tokio.block_on(looked).map_err(|failure| failure.into_error("looking at the table"))?;
     let TableReport { server, schema: Some(schema), .. } = report else {
         let message = format!("table {} does not exist yet", full_name(&sink.connection.database, &sink.table));
         return Err(Error::stop("no_table", message));

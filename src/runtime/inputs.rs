@@ -177,8 +177,8 @@ impl TaskInputs {
     pub fn idle_now(&self, idle_after_ms: &[u64], boot_ms: u64) -> u64 {
         let is_idle = |index: usize| {
             let input = &self.inputs[index];
-            let is_long = |since: u64| boot_ms.saturating_sub(since) >= idle_after_ms[index];
-            (input.counts() || input.exact_table().is_some()) && input.at_end_since_ms().is_some_and(is_long)
+            let is_long = |at_end_ms: u64| at_end_ms >= idle_after_ms[index];
+            (input.counts() || input.exact_table().is_some()) && input.at_end_for_ms(boot_ms).is_some_and(is_long)
         };
         (0..self.inputs.len()).filter(|&index| is_idle(index)).fold(0, |set, index| set | 1 << index)
     }

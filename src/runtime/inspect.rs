@@ -185,7 +185,8 @@ impl Inspector<'_> {
     fn sink(&mut self, sink: &ClickHouseSinkPlan, load: Load, has_topics: bool) {
         let Some(client) = self.client(&sink.connection, "sink.clickhouse") else { return };
         let database = &sink.connection.database;
-        let report = match self.tokio.block_on(table::inspect(&client, database, &sink.table, load)) {
+        let looked = table::inspect(&client, database, &sink.table, load, mapping::inserted(sink));
+        let report = match self.tokio.block_on(looked) {
             Ok(report) => report,
             Err(failure) => return self.unreachable(&sink.connection, "sink.clickhouse", failure.into_error("asking")),
         };
@@ -323,7 +324,8 @@ impl Inspector<'_> {
         let path = "dead_letters.clickhouse.table";
         let Some(client) = self.client(connection, path) else { return };
         let load = Load { servers: connection.urls.len(), ..load };
-        match self.tokio.block_on(table::inspect(&client, &connection.database, name, load)) {
+        let looked = table::inspect(&client, &connection.database, name, load, dead_letter::inserted);
+        match self.tokio.block_on(looked) {
             Err(failure) => self.unreachable(connection, path, failure.into_error("asking")),
             Ok(TableReport { schema: None, .. }) => {
                 let sql = dead_letter::create_statement(&connection.database, name, table::window_needed(load));

@@ -10,6 +10,10 @@ pub const PASS_BYTES_MAX: usize = 4 << 20;
 /// an election take, short enough that a partition whose leader stays away does not stop them.
 pub const INPUT_WAIT_MS: u64 = 5_000;
 
+/// An input that was not asked for records for longer than this is not known to be at its end any more: a worker asks
+/// several times a second, unless the task has no room or the process slept.
+pub const INPUT_ALONE_MS: u64 = 2_000;
+
 /// Epochs of a task that are sealed and not acknowledged: one under way, some ready behind it. More would only
 /// move lag from Kafka to our disk.
 pub const OUTBOX_EPOCHS_MAX: usize = 4;
@@ -23,13 +27,11 @@ pub const EPOCH_RECORDS_MAX: u64 = 2_000_000;
 /// State changes of one epoch that wait in memory.
 pub const EPOCH_STATE_BYTES_MAX: usize = 64 << 20;
 
-/// Bytes of dead letters of one epoch that wait in memory.
+/// Bytes of dead letters of one epoch that wait in memory; where memory is short, its share of it.
 pub const EPOCH_LETTER_BYTES_MAX: usize = 16 << 20;
 
-/// Cuts of one epoch: the mark that carries them has 4,096 characters at most, other parts included.
-pub const EPOCH_CUTS_MAX: usize = 600;
-
-/// Records of one replay epoch: the mark names each, in at most ten bytes, beside its other parts.
+/// Records of one replay epoch, where the mark has room for their names ([`crate::state::ledger::mark_room`] bounds
+/// those, and the cuts of any other epoch).
 pub const REPLAY_RECORDS_MAX: usize = 100;
 
 /// Requests to replay, and likewise to discard, that wait at a task; more are refused, and nobody waits that long.
@@ -53,11 +55,15 @@ pub const STOPPED_RETRY_MS: u64 = 10_000;
 /// How often topics are looked at: their ids, their partition counts.
 pub const LOOK_AROUND_MS: u64 = 5_000;
 
+/// When a partition that could not begin (it has no leader) is tried again: the question may take seconds.
+pub const OPEN_AGAIN_MS: u64 = 15_000;
+
 /// A block that may be in the table for longer than this goes before any new one of the table. Shorter troubles cannot
 /// push its token out of a window that holds two hours of parts.
 pub const GATE_AFTER_MS: u64 = 10_000;
 
-/// Backoff of retryable errors: full jitter between 0 and `BACKOFF_FIRST_MS × 2^n`, at most `BACKOFF_MAX_MS`.
+/// Backoff of retryable errors: full jitter below `BACKOFF_FIRST_MS × 2^n`, at most `BACKOFF_MAX_MS`, and half of the
+/// first at least.
 pub const BACKOFF_FIRST_MS: u64 = 100;
 pub const BACKOFF_MAX_MS: u64 = 30_000;
 
@@ -66,5 +72,5 @@ pub const BACKOFF_MAX_MS: u64 = 30_000;
 pub fn backoff_ms(attempt: u32, seed: u64) -> u64 {
     let ceiling = BACKOFF_FIRST_MS.saturating_mul(1 << attempt.saturating_sub(1).min(20)).min(BACKOFF_MAX_MS);
     let chance = xxhash_rust::xxh3::xxh3_64_with_seed(&attempt.to_le_bytes(), seed);
-    BACKOFF_FIRST_MS / 2 + chance % ceiling
+    (chance % ceiling).max(BACKOFF_FIRST_MS / 2)
 }

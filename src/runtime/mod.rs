@@ -21,5 +21,6 @@ pub mod pipeline;
 pub mod prepare;
 pub mod preview;
 pub mod recovery;
+pub mod scattered;
 pub mod task;
 pub mod worker;

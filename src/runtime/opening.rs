@@ -8,12 +8,12 @@ mod replay;
 
 use crate::clock::Clock;
 use crate::config::plan::StartAt;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::metrics::PipelineStats;
 use crate::runtime::chain::Chain;
 use crate::runtime::commit::{CommitLog, History, Patience};
 use crate::runtime::compile::InputRoles;
-use crate::runtime::inputs::{TaskInput, TaskInputs};
+use crate::runtime::inputs::{Pass, TaskInput, TaskInputs};
 use crate::runtime::recovery::{self, Base, Case, Facts, MarkPlan, Policy, Start};
 use crate::runtime::task::{Stage, TaskId, TaskStart};
 use crate::source::{CommittedOffsets, Group, Input, TopicInfo, Wake};
@@ -65,8 +65,8 @@ pub struct Opening {
     /// Draws incarnations.
     random: Box<dyn FnMut() -> [u8; 16] + Send>,
     partitions: Option<PartitionsSeen>,
-    /// The ids that the running tasks know.
-    topic_ids: Vec<TopicId>,
+    /// The ids that each running task knows: one that begins now knows newer ones than the others.
+    topic_ids: BTreeMap<i32, Vec<TopicId>>,
     retain_left_ms: i64,
 }
 
@@ -77,11 +77,18 @@ pub struct Opened {
     pub fetch_from: Vec<i64>,
     start: Start,
     mark: Mark,
+    /// The mark's acknowledged moment in the order of the plan's topics.
+    begins: Moment,
     /// Where state-only reading begins and the moment it ends with.
     reread: Option<(Moment, Moment)>,
     ledger: Option<Ledger>,
     /// Where the topics end now.
     log_ends: Vec<i64>,
+}
+
+/// How much each table of the state takes now.
+pub fn show_state_bytes(store: &dyn StateStore, stats: &PipelineStats) {
+    Table::ALL.into_iter().for_each(|table| stats.set_state_bytes(table.name(), store.table_bytes(table)));
 }
 
 impl Opening {
@@ -94,7 +101,17 @@ impl Opening {
         random: Box<dyn FnMut() -> [u8; 16] + Send>,
         retain_left_ms: i64,
     ) -> Opening {
-        Opening { settings, store, factory, clock, stats, random, partitions: None, topic_ids: vec![], retain_left_ms }
+        Opening {
+            settings,
+            store,
+            factory,
+            clock,
+            stats,
+            random,
+            partitions: None,
+            topic_ids: BTreeMap::new(),
+            retain_left_ms,
+        }
     }
 
     pub fn pipeline(&self) -> usize {
@@ -109,26 +126,43 @@ impl Opening {
         self.settings.ends.as_ref()
     }
 
-    /// Decides how each of the partitions begins.
-    pub fn open(&mut self, group: &mut dyn Group, partitions: &[i32]) -> Result<Vec<Opened>> {
+    /// Decides how each of the partitions begins. One of which the broker does not tell now what has to be known (it has no
+    /// leader) comes with that error, and holds up no other.
+    pub fn open(&mut self, group: &mut dyn Group, partitions: &[i32]) -> Result<Vec<(i32, Result<Opened>)>> {
         if partitions.is_empty() {
             return Ok(vec![]);
         }
-        let topics = self.of_equal_counts(group.topics()?)?;
-        self.topic_ids = topics.iter().map(|topic| topic.id).collect();
+        let topics = self.without_growth(self.all_there(group.topics()?)?)?;
+        let ids: Vec<TopicId> = topics.iter().map(|topic| topic.id).collect();
+        self.topic_ids.extend(partitions.iter().map(|partition| (*partition, ids.clone())));
         let committed = group.committed(partitions)?;
         let group_has_offsets = committed.iter().any(|c| c.offsets[0].is_some()) || group.has_any_offset()?;
         let mut opened = Vec::new();
         for (partition, committed) in partitions.iter().zip(&committed) {
-            opened.push(self.open_one(group, *partition, committed, &topics, group_has_offsets)?);
+            match self.open_one(group, *partition, committed, &topics, group_has_offsets) {
+                Err(error) if error.kind != Kind::Retry => return Err(error),
+                answer => opened.push((*partition, answer)),
+            }
         }
         Ok(opened)
     }
 
-    /// Whether a topic has another id than the running tasks know; more partitions are an error of their own.
-    pub fn topics_changed(&mut self, topics: Vec<TopicInfo>) -> Result<bool> {
-        let topics = self.of_equal_counts(topics)?;
-        Ok(!self.topic_ids.is_empty() && topics.iter().zip(&self.topic_ids).any(|(topic, id)| topic.id != *id))
+    /// The running tasks that know a topic by another id than it has now; more partitions are an error of their own.
+    pub fn topics_changed(&mut self, topics: Vec<TopicInfo>) -> Result<Vec<i32>> {
+        let topics = self.without_growth(self.all_there(topics)?)?;
+        let differs = |ids: &[TopicId]| topics.iter().zip(ids).any(|(topic, id)| topic.id != *id);
+        Ok(self.topic_ids.iter().filter(|(_, ids)| differs(ids)).map(|(partition, _)| *partition).collect())
+    }
+
+    /// A topic that is not there while tasks of ours run may be about to be made anew: that is waited for.
+    fn all_there(&self, topics: Vec<TopicInfo>) -> Result<Vec<TopicInfo>> {
+        match topics.iter().find(|topic| topic.partitions == 0) {
+            Some(gone) if !self.topic_ids.is_empty() => Err(Error::retry(
+                "topic_gone",
+                format!("topic `{}` was deleted: waiting until it is created again", gone.name),
+            )),
+            _ => Ok(topics),
+        }
     }
 
     /// Whether what is committed has reached every noted end.
@@ -150,32 +184,13 @@ impl Opening {
         {
             tracing::warn!(pipeline = self.settings.name, "cannot delete the state of partitions that left: {error}");
         }
-        for table in Table::ALL {
-            self.stats.set_state_bytes(table.name(), self.store.table_bytes(table));
-        }
+        show_state_bytes(&*self.store, &self.stats);
     }
 
-    /// The topics as they are now: they need equal partition counts, and not more than before.
-    fn of_equal_counts(&mut self, topics: Vec<TopicInfo>) -> Result<Vec<TopicInfo>> {
+    /// The topics as they are now: no more partitions than before.
+    fn without_growth(&mut self, topics: Vec<TopicInfo>) -> Result<Vec<TopicInfo>> {
+        need_equal_counts(&topics)?;
         let first = &topics[0];
-        for topic in &topics {
-            if topic.partitions == 0 {
-                return Err(Error::stop(
-                    "missing_topic",
-                    format!("topic `{}` does not exist: create it, weir never does", topic.name),
-                ));
-            }
-            if topic.partitions != first.partitions {
-                return Err(Error::stop(
-                    "partition_counts",
-                    format!(
-                        "topic `{}` has {} partitions and `{}` has {}: the inputs of a pipeline need equal counts; \
-                         repartition one of them",
-                        first.name, first.partitions, topic.name, topic.partitions
-                    ),
-                ));
-            }
-        }
         let now = PartitionsSeen { topic: first.id, partitions: first.partitions };
         // Kept with the state: a restart must not make an old growth look like nothing.
         let before = match self.partitions {
@@ -258,10 +273,8 @@ impl Opening {
             MarkPlan::Keep(mark) => self.align(group, partition, mark, &named, logs)?,
             MarkPlan::New { positions } => self.new_mark(group, partition, positions, logs)?,
         };
-        if start.base != Base::DeliverFirst {
-            mark.plan = self.settings.plan;
-            mark.topics = named;
-        }
+        mark.plan = self.settings.plan;
+        mark.topics = named;
         let mut reread = None;
         let fetch_from = match &start.base {
             Base::Ledger => ledger.as_ref().map_or_else(Vec::new, |ledger| ledger.checkpoint.moment.positions()),
@@ -273,6 +286,8 @@ impl Opening {
                 positions
             }
             Base::Reread { origin, watermarks } => {
+                // That of a history that goes on, in the order of the plan's topics.
+                let origin = if start.case == Case::Reset { origin } else { &mark.origin };
                 let (from, to) = self.reread_range(group, partition, &start, &mark, origin, *watermarks, logs)?;
                 if start.case == Case::Reset {
                     mark.origin = from.clone();
@@ -283,7 +298,12 @@ impl Opening {
             }
         };
         let log_ends = logs.iter().map(|log| log.1).collect();
-        Ok(Opened { partition, fetch_from, start, mark, reread, ledger, log_ends })
+        let begins = mark.acknowledged.clone();
+        if let (Base::DeliverFirst, MarkPlan::Keep(former)) = (&start.base, &start.mark) {
+            // What is stored goes out as the plan said that made it, inputs and all.
+            mark = (**former).clone();
+        }
+        Ok(Opened { partition, fetch_from, start, mark, begins, reread, ledger, log_ends })
     }
 
     /// A mark in the order of the plan's topics: one that the mark does not know begins at its own start.
@@ -431,12 +451,39 @@ impl Opening {
             opened.fetch_from[topic] = opened.fetch_from[topic].clamp(log.0, log.1.max(log.0));
             opened.skip_to(topic, inside);
         }
+        self.cut_forced(opened, logs)
+    }
+
+    /// An epoch that the mark names is made of what its log still has: up to its end, and behind the gap.
+    fn cut_forced(&mut self, opened: &mut Opened, logs: &[(i64, i64)]) -> Result<()> {
+        let Some(pending) = opened.mark.pending.as_ref().filter(|_| opened.start.forced.is_some()) else {
+            return Ok(());
+        };
+        for (topic, (position, log)) in pending.positions.iter().zip(logs).enumerate() {
+            if *position <= log.1 {
+                continue;
+            }
+            let name = &self.settings.topics[topic].0;
+            let told = format!(
+                "the log of `{name}` partition {} ends at {}, before the end of the announced epoch, {position}: records \
+                 were lost by the cluster",
+                opened.partition, log.1
+            );
+            self.stats.recovered("gap");
+            if self.settings.policy.halt_on_gap {
+                return Err(Error::stop("gap", format!("{told} (on_gap: halt); allow it with `on_gap: continue`")));
+            }
+            opened.start.warnings.push(format!("{told}; going on with what is there"));
+        }
+        let from = opened.begins.positions();
+        let pending = opened.mark.pending.as_mut().expect("it was just looked at");
+        pending.cut_to(&from, logs);
         Ok(())
     }
 
     /// Builds the task.
     pub fn start(&mut self, group: &mut dyn Group, id: TaskId, opened: Opened) -> Result<TaskStart> {
-        let Opened { partition, fetch_from: _, start, mark, reread, ledger, log_ends } = opened;
+        let Opened { partition, fetch_from: _, start, mark, begins, reread, ledger, log_ends } = opened;
         let keeps_state = matches!(start.base, Base::Ledger | Base::CatchUp | Base::DeliverFirst);
         let (state, retires) = match (&ledger, keeps_state) {
             (Some(ledger), true) => (ledger.task, None),
@@ -451,14 +498,16 @@ impl Opening {
         let (moment, cap_ms) = match (&reread, &start.base, &ledger) {
             (Some((from, to)), _, _) => (from.clone(), watermark_cap_ms(to)),
             (None, Base::Ledger, Some(ledger)) => (ledger.checkpoint.moment.clone(), i64::MAX),
-            _ => (mark.acknowledged.clone(), i64::MAX),
+            _ => (begins, i64::MAX),
         };
         let begins = match (&start.forced, &mark.pending, &reread) {
             (Some(_), Some(pending), _) => pending.positions.clone(),
             (_, _, Some((_, to))) => to.positions(),
             _ => moment.positions(),
         };
-        let ends = self.settings.ends.as_ref().and_then(|ends| ends.get(&partition).cloned());
+        // A partition that was added after the ends were noted has none: nothing of it is read.
+        let noted = |ends: &BTreeMap<i32, Vec<i64>>| ends.get(&partition).cloned().unwrap_or_else(|| begins.clone());
+        let ends = self.settings.ends.as_ref().map(noted);
         let tables_first = tables_first(&self.settings.roles, &begins, &mark.origin, &log_ends);
         let closed = reread.as_ref().map_or_else(|| moment.closed.clone(), |(from, to)| closed_before(from, to));
         let history = match (&start.base, &ledger) {
@@ -493,14 +542,17 @@ impl Opening {
         let stage =
             if must_accept && stage != Stage::DeliverFirst { Stage::Adopting { then: Box::new(stage) } } else { stage };
         let patience = Patience::new(self.settings.session_timeout_ms);
-        let (inputs, chain) = self.factory.parts(partition, state, queues, counts)?;
+        let (inputs, mut chain) = self.factory.parts(partition, state, queues, counts)?;
         let mut inputs = TaskInputs::new(inputs, &moment, cap_ms);
+        let mut nothing = Pass::default();
+        inputs.empty_pass(&mut nothing);
+        chain.begin(&nothing);
         reread_to.iter().for_each(|to| inputs.cap_highs(to));
         Ok(TaskStart {
             id,
             state,
             retires,
-            log: CommitLog::new(history, state, mark, epochs, forced, patience),
+            log: CommitLog::new(history, state, mark, epochs, forced, start.is_remembered, patience),
             inputs,
             chain,
             stage,
@@ -521,6 +573,7 @@ impl Opening {
 
     /// A partition went to somebody else; its state stays for `retain_left`.
     pub fn left(&mut self, partition: i32) {
+        self.topic_ids.remove(&partition);
         let noted = self.store.get(Table::Ledger, &ledger::key::partition(partition));
         let entry = noted.ok().flatten().and_then(|bytes| ledger::decode::<TaskEntry>(&bytes).ok());
         let Some(entry) = entry else { return };
@@ -545,6 +598,7 @@ impl Opened {
         }
         if self.start.base == Base::Empty {
             self.mark.acknowledged.inputs[topic].position = position;
+            self.begins.inputs[topic].position = position;
         }
     }
 }
@@ -558,4 +612,28 @@ fn history_of_ledger(ledger: &Ledger) -> History {
         plan: checkpoint.plan,
         topics: checkpoint.topics.clone(),
     }
+}
+
+/// A task is the same partition of all topics: each has to be there, with as many partitions as the others.
+pub(super) fn need_equal_counts(topics: &[TopicInfo]) -> Result<()> {
+    let first = &topics[0];
+    for topic in topics {
+        if topic.partitions == 0 {
+            return Err(Error::stop(
+                "missing_topic",
+                format!("topic `{}` does not exist: create it, weir never does", topic.name),
+            ));
+        }
+        if topic.partitions != first.partitions {
+            return Err(Error::stop(
+                "partition_counts",
+                format!(
+                    "topic `{}` has {} partitions and `{}` has {}: the inputs of a pipeline need equal counts; \
+                     repartition one of them",
+                    first.name, first.partitions, topic.name, topic.partitions
+                ),
+            ));
+        }
+    }
+    Ok(())
 }

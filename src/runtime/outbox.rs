@@ -417,7 +417,7 @@ mod tests {
         let ledger = ledger::load(&store, 0).unwrap().unwrap();
         let history =
             History { pipeline: "p".into(), incarnation: INCARNATION, origin: vec![0], plan: 1, topics: vec![] };
-        let mut log = CommitLog::new(history, TASK, mark(1, Some(2)), ledger.epochs, None, Patience::new(6_000));
+        let mut log = CommitLog::new(history, TASK, mark(1, Some(2)), ledger.epochs, None, false, Patience::new(6_000));
         assert_eq!(log.acknowledged().epoch, Epoch(2));
         let (_, offered) = log.offer(0, true).unwrap();
         assert_eq!(

@@ -16,9 +16,9 @@ use crate::runtime::compile::{self, Blueprint};
 use crate::runtime::coordinator::{Coordinator, GroupTimes, Progress};
 use crate::runtime::copartition;
 use crate::runtime::desk::Desk;
-use crate::runtime::engine::{Process, RunOptions};
+use crate::runtime::engine::Process;
 use crate::runtime::memory::{self, PipelineMemory};
-use crate::runtime::opening::{Opening, OpeningSettings};
+use crate::runtime::opening::{Opening, OpeningSettings, need_equal_counts, show_state_bytes};
 use crate::runtime::recovery::Policy;
 use crate::runtime::task::{FromTask, TaskId, TaskSettings};
 use crate::runtime::worker::{PipelineContext, ToWorker};
@@ -28,11 +28,11 @@ use crate::state::StateStore;
 use crate::state::buffer::SegmentSize;
 use crate::state::ledger;
 use crate::state::letters::Letters;
-use crate::types::TaskNo;
 use crossbeam_channel::bounded;
 use directory::{open_store, path_of, start_without};
 use sinks::connect_sink;
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -63,7 +63,9 @@ pub fn run(
     let mut fenced_at_ms = None;
     let mut was_set_aside = false;
     loop {
-        let result = run_once(place, &plan, state, process, &stats, desk, stop);
+        let once = || run_once(place, &plan, state, process, &stats, desk, stop);
+        // Nothing of the run is used again; the others of the process go on.
+        let result = std::panic::catch_unwind(AssertUnwindSafe(once)).unwrap_or_else(|panic| Err(panicked(&*panic)));
         forget(place, process);
         match result {
             // Damage that only a read has met: as if the directory had not opened. Once: if what was made in its
@@ -83,6 +85,7 @@ pub fn run(
                     return Err(twin(&plan, &stats, &error));
                 }
                 tracing::warn!(pipeline = plan.name, code = error.code, "{error}; starting anew, as after a crash");
+                stats.failed_with(error.message);
                 stats.set_state(PipelineState::Starting);
                 std::thread::sleep(CONNECT_AGAIN);
             }
@@ -90,6 +93,12 @@ pub fn run(
             Ok(()) => return Ok(()),
         }
     }
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    let text = text.unwrap_or("without a word");
+    Error::stop("panic", format!("the pipeline's own thread panicked: {text}. Please report this"))
 }
 
 /// The pipeline's end, said to everybody.
@@ -131,8 +140,13 @@ fn run_once(
     desk: &Desk,
     stop: &Stop,
 ) -> Result<()> {
-    let Some(store) = until_reached(stop, plan, || open_store(plan, state, process, stats))? else { return Ok(()) };
+    // Partitions of the run before may be somebody else's by now: none of them lags or restores any more.
+    stats.forget_tasks();
+    let Some(store) = until_reached(stop, plan, stats, || open_store(plan, state, process, stats))? else {
+        return Ok(());
+    };
     let store = Arc::new(store);
+    show_state_bytes(&*store, stats);
     ledger::clear_retired(&*store)?;
     let identity = ledger::identity(&*store, &plan.name, random_bytes::<32>)?;
     if identity.pipeline != plan.name {
@@ -157,18 +171,20 @@ fn run_once(
         })
     };
     // How many partitions there are decides how much each may hold, so the question comes first.
-    let first = until_reached(stop, plan, || {
+    let first = until_reached(stop, plan, stats, || {
         let mut asking = open_group(1 << 20)?;
         let mut infos = asking.topics()?;
-        match infos.iter().find(|info| info.partitions == 0) {
-            Some(missing) => Err(missing_topic(&missing.name)),
-            None => Ok(infos.swap_remove(0)),
-        }
+        need_equal_counts(&infos).map_err(|error| match error.code.as_str() {
+            // It was there: about to be made anew, perhaps.
+            "missing_topic" if stats.rebalances.load(Relaxed) > 0 => Error::retry("topic_gone", error.message),
+            _ => error,
+        })?;
+        Ok(infos.swap_remove(0))
     })?;
     let Some(first) = first else { return Ok(()) };
     let partitions = first.partitions;
     if has_grown_meanwhile(plan, &*store, &first)? {
-        outlive_former_session(plan, process, stop);
+        outlive_former_session(plan, process, stats, stop);
     }
     let memory = memory::divide(
         process.memory_limit_bytes,
@@ -181,12 +197,14 @@ fn run_once(
     )?;
     tracing::info!(pipeline = plan.name, "memory: {memory}");
     look_at_joins(plan, partitions, process, stats);
-    let Some(sink) = until_reached(stop, plan, || connect_sink(plan, process, partitions))? else { return Ok(()) };
+    let Some(sink) = until_reached(stop, plan, stats, || connect_sink(plan, process, partitions))? else {
+        return Ok(());
+    };
     let letters = Arc::new(Letters::open(store.clone(), local_letters_max(plan))?);
     desk.open(&store, &letters, way_to_tasks(place, &process.workers));
     let blueprint =
         Blueprint::new(plan.clone(), identity.seed, memory.task.filter_bytes as usize, sink.make_builder.clone());
-    blueprint.parts(0, TaskNo(0)).map_err(|findings| expression_error(&findings))?;
+    let state_hash = blueprint.state_hash().map_err(|findings| expression_error(&findings))?;
     let factory = Arc::new(Factory {
         blueprint,
         place,
@@ -201,7 +219,7 @@ fn run_once(
     let mut group = open_group(memory.task.queue_bytes)?;
     let ends = match process.options.until_end {
         true => {
-            let noted = until_reached(stop, plan, || note_ends(&mut group, topics.len(), partitions))?;
+            let noted = until_reached(stop, plan, stats, || note_ends(&mut group, topics.len(), partitions))?;
             let Some(noted) = noted else { return Ok(()) };
             Some(noted)
         }
@@ -209,7 +227,7 @@ fn run_once(
     };
     let (to_coordinator, messages) = bounded(MESSAGES_MAX);
     let context = PipelineContext {
-        settings: Arc::new(task_settings(plan, &memory, &process.options, sink.window_ms)),
+        settings: Arc::new(task_settings(plan, &memory, process, sink.window_ms)),
         stats: stats.clone(),
         store: store.clone(),
         sinks: sink.sinks,
@@ -220,7 +238,7 @@ fn run_once(
     }
     let session_timeout_ms = session_timeout_ms(&plan.kafka);
     let opening = Opening::new(
-        opening_settings(place, plan, session_timeout_ms, ends),
+        opening_settings(place, plan, state_hash, session_timeout_ms, ends),
         store,
         factory,
         process.clock.clone(),
@@ -230,7 +248,9 @@ fn run_once(
     );
     let mut coordinator = Coordinator::new(Box::new(group), opening, stats.clone(), GroupTimes { session_timeout_ms });
     coordinator.join()?;
-    coordinate(place, coordinator, messages, process, stop)
+    let ended = coordinate(place, coordinator, messages, process, stop);
+    show_state_bytes(&*context.store, stats);
+    ended
 }
 
 /// Whether the first topic has partitions that nobody had when a task of this directory last began, and that are to
@@ -245,18 +265,17 @@ fn has_grown_meanwhile(plan: &PipelinePlan, store: &dyn StateStore, first: &Topi
 
 /// Waits until the group has given up the member that we were. One that comes back in time is handed its old
 /// assignment without a look at the topic, and new partitions would be nobody's until the next rebalance.
-fn outlive_former_session(plan: &PipelinePlan, process: &Process, stop: &Stop) {
+fn outlive_former_session(plan: &PipelinePlan, process: &Process, stats: &PipelineStats, stop: &Stop) {
     let wait_ms = session_timeout_ms(&plan.kafka) + CONNECT_AGAIN.as_millis() as u64;
-    tracing::warn!(
-        pipeline = plan.name,
-        wait_ms,
-        "the topic has got partitions while we were away: waiting for our former session to end, so that the group \
-         shares them out"
-    );
+    let why = "the topic has got partitions while we were away: waiting for our former session to end, so that the \
+               group shares them out";
+    tracing::warn!(pipeline = plan.name, wait_ms, "{why}");
+    stats.failed_with(why.to_owned());
     let until_ms = process.clock.boot_ms() + wait_ms;
     while process.clock.boot_ms() < until_ms && !stop.load(Relaxed) {
         std::thread::sleep(POLL_WAIT);
     }
+    stats.forget_error();
 }
 
 /// The coordinator's loop.
@@ -286,12 +305,24 @@ fn coordinate(
 }
 
 /// Tries until what is asked for is reached; `None` when the process is to end.
-fn until_reached<T>(stop: &Stop, plan: &PipelinePlan, mut ask: impl FnMut() -> Result<T>) -> Result<Option<T>> {
+fn until_reached<T>(
+    stop: &Stop,
+    plan: &PipelinePlan,
+    stats: &PipelineStats,
+    mut ask: impl FnMut() -> Result<T>,
+) -> Result<Option<T>> {
     let mut told = false;
     while !stop.load(Relaxed) {
         match ask() {
-            Ok(answer) => return Ok(Some(answer)),
+            Ok(answer) => {
+                if told {
+                    stats.forget_error();
+                }
+                return Ok(Some(answer));
+            }
             Err(error) if error.kind == Kind::Retry => {
+                // Whoever asks whether we are ready is told why not.
+                stats.failed_with(error.message.clone());
                 if !std::mem::replace(&mut told, true) {
                     tracing::warn!(pipeline = plan.name, code = error.code, "{error}; trying again");
                 }
@@ -332,10 +363,6 @@ fn local_letters_max(plan: &PipelinePlan) -> u64 {
     }
 }
 
-fn missing_topic(name: &str) -> Error {
-    Error::stop("missing_topic", format!("topic `{name}` does not exist: create it, weir never does"))
-}
-
 fn note_ends(group: &mut dyn Group, topics: usize, partitions: i32) -> Result<BTreeMap<i32, Vec<i64>>> {
     let mut ends = BTreeMap::new();
     for partition in 0..partitions {
@@ -370,7 +397,8 @@ fn look_at_joins(plan: &PipelinePlan, partitions: i32, process: &Process, stats:
     }
 }
 
-fn task_settings(plan: &PipelinePlan, memory: &PipelineMemory, options: &RunOptions, window_ms: i64) -> TaskSettings {
+fn task_settings(plan: &PipelinePlan, memory: &PipelineMemory, process: &Process, window_ms: i64) -> TaskSettings {
+    let options = &process.options;
     let SinkPlan::ClickHouse(sink) = &plan.sink;
     let mut batch = sink.batch;
     batch.bytes = batch.bytes.min(memory.task.block_bytes);
@@ -380,9 +408,10 @@ fn task_settings(plan: &PipelinePlan, memory: &PipelineMemory, options: &RunOpti
         idle_after_ms: compile::roles(plan).idle_after_ms,
         outbox_bytes_max: memory.task.outbox_bytes,
         state_bytes_max: memory.task.state_bytes as usize,
+        letter_bytes_max: memory.task.letter_bytes as usize,
         stops_on_failure: options.until_end,
         closes_windows: options.close_windows,
-        gate: Arc::default(),
+        gate: process.gate(format!("{}/{}", sink.connection.urls.join(","), rows_target(plan))),
         window_ms,
         resend_unclear: plan.on_unclear == UnclearChoice::Resend,
         strict: plan.strict,
@@ -392,6 +421,7 @@ fn task_settings(plan: &PipelinePlan, memory: &PipelineMemory, options: &RunOpti
 fn opening_settings(
     place: usize,
     plan: &PipelinePlan,
+    state_hash: u64,
     session_timeout_ms: u64,
     ends: Option<BTreeMap<i32, Vec<i64>>>,
 ) -> OpeningSettings {
@@ -399,7 +429,7 @@ fn opening_settings(
         pipeline: place,
         name: plan.name.clone(),
         topics: plan.topics.iter().map(|topic| (topic.name.clone(), topic.start)).collect(),
-        plan: compile::state_hash(plan),
+        plan: state_hash,
         policy: Policy {
             halt_on_reset: plan.on_offset_reset == FollowOr::Halt,
             halt_on_gap: plan.on_gap == HaltOr::Halt,
@@ -417,3 +447,6 @@ fn random_bytes<const N: usize>() -> [u8; N] {
     getrandom::fill(&mut bytes).expect("the system gives random bytes");
     bytes
 }
+
+#[cfg(test)]
+mod tests;

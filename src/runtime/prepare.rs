@@ -7,9 +7,9 @@ use crate::config::plan::{ClickHouseSinkPlan, PipelinePlan, SinkPlan, TopicPlan}
 use crate::error::{Error, Result};
 use crate::runtime::preview;
 use crate::sink::clickhouse::client::Client;
-use crate::sink::clickhouse::create;
 use crate::sink::clickhouse::schema::TableSchema;
 use crate::sink::clickhouse::table::{self, Load, TableReport};
+use crate::sink::clickhouse::{create, mapping};
 use crate::source::kafka::{self, Sample};
 
 /// Records of a sample, all topics together.
@@ -95,7 +95,8 @@ impl Preparing<'_> {
 
     fn inspect(&self) -> Result<TableReport> {
         let sink = self.sink();
-        let looked = table::inspect(self.client, &sink.connection.database, &sink.table, self.load);
+        let (database, inserted) = (&sink.connection.database, mapping::inserted(sink));
+        let looked = table::inspect(self.client, database, &sink.table, self.load, inserted);
         self.tokio.block_on(looked).map_err(|failure| failure.into_error("looking at the table"))
     }
 

@@ -79,6 +79,8 @@ pub struct Start {
     pub mark: MarkPlan,
     /// An epoch that the mark names and our outbox does not hold: processed exactly, before anything else.
     pub forced: Option<Pending>,
+    /// Kafka has forgotten what was committed: the mark is the ledger's, which may know of less than was acknowledged.
+    pub is_remembered: bool,
     /// Sentences worth a warning in the log.
     pub warnings: Vec<String>,
 }
@@ -132,7 +134,7 @@ pub fn decide(facts: &Facts) -> Result<Start> {
         };
     };
     match mark {
-        Some(mark) if agrees(&mark, facts.committed) => with_mark(facts, mark),
+        Some(mark) if agrees(&mark, facts) => with_mark(facts, mark),
         mark => reset(facts, mark, committed),
     }
 }
@@ -216,8 +218,10 @@ fn recreate(facts: &Facts, mark: Option<Mark>, recreated: &[bool]) -> Result<Sta
             .as_ref()
             .is_none_or(|mark| continues(ledger, mark) && ledger.checkpoint.moment.epoch > mark.acknowledged.epoch)
     {
+        let is_remembered = mark.is_none();
         let mark = mark.unwrap_or_else(|| own_mark(ledger));
         return Ok(Start {
+            is_remembered,
             case: Case::Recreated,
             base: Base::DeliverFirst,
             mark: MarkPlan::Keep(Box::new(mark)),
@@ -226,11 +230,13 @@ fn recreate(facts: &Facts, mark: Option<Mark>, recreated: &[bool]) -> Result<Sta
         });
     }
     let known = |index: usize, topic: &TopicInfo| {
-        let of_mark = mark.as_ref().and_then(|mark| position_in(&mark.topics, &mark.acknowledged, &topic.name));
+        let of_mark = mark.as_ref().and_then(|mark| mark.position_of(&topic.name));
         let of_ledger = facts
             .ledger
             .and_then(|ledger| position_in(&ledger.checkpoint.topics, &ledger.checkpoint.moment, &topic.name));
-        if recreated[index] { Some(facts.logs[index].0) } else { of_mark.or(of_ledger) }
+        // A table is read from its beginning: with the state it is gone whole.
+        let begins_anew = recreated[index] || facts.tables.contains(&index);
+        if begins_anew { Some(facts.logs[index].0) } else { of_mark.or(of_ledger) }
     };
     let positions = facts.topics.iter().enumerate().map(|(index, topic)| known(index, topic)).collect();
     Ok(Start {
@@ -238,6 +244,7 @@ fn recreate(facts: &Facts, mark: Option<Mark>, recreated: &[bool]) -> Result<Sta
         base: Base::Empty,
         mark: MarkPlan::New { positions },
         forced: None,
+        is_remembered: false,
         warnings: vec![format!(
             "topic `{names}` was deleted and created again: partition {} begins anew at its start, with empty state",
             facts.partition
@@ -259,6 +266,7 @@ fn new(facts: &Facts) -> Start {
         base: Base::Empty,
         mark: MarkPlan::New { positions: facts.logs.iter().map(begin).collect() },
         forced: None,
+        is_remembered: false,
         warnings: vec![],
     }
 }
@@ -275,6 +283,7 @@ fn unmarked(facts: &Facts, ledger: &Ledger) -> Result<Start> {
     ];
     Ok(Start {
         case: if start.case == Case::Continue { Case::Unmarked } else { start.case },
+        is_remembered: true,
         warnings: warnings.concat(),
         ..start
     })
@@ -287,10 +296,13 @@ fn own_mark(ledger: &Ledger) -> Mark {
     Mark { pending: pending.or_else(|| ledger.accepted.pending.clone()), ..ledger.accepted.clone() }
 }
 
-/// Whether what is committed is what the mark says: a missing offset of a riding topic is nothing.
-fn agrees(mark: &Mark, committed: &CommittedOffsets) -> bool {
-    let positions = mark.acknowledged.positions();
-    committed.offsets.iter().zip(&positions).all(|(offset, position)| offset.is_none_or(|offset| offset == *position))
+/// Whether what is committed is what the mark says, topic by topic: a missing offset of a riding topic is nothing, and
+/// nothing is said of a topic that the mark does not know.
+fn agrees(mark: &Mark, facts: &Facts) -> bool {
+    facts.topics.iter().zip(&facts.committed.offsets).all(|(topic, offset)| {
+        let position = mark.position_of(&topic.name);
+        offset.is_none_or(|offset| position.is_none_or(|position| offset == position))
+    })
 }
 
 fn reset(facts: &Facts, mark: Option<Mark>, committed: i64) -> Result<Start> {
@@ -316,9 +328,7 @@ fn reset(facts: &Facts, mark: Option<Mark>, committed: i64) -> Result<Start> {
         .offsets
         .iter()
         .zip(facts.topics)
-        .map(|(offset, topic)| {
-            offset.or_else(|| mark.as_ref().and_then(|mark| position_in(&mark.topics, &mark.acknowledged, &topic.name)))
-        })
+        .map(|(offset, topic)| offset.or_else(|| mark.as_ref().and_then(|mark| mark.position_of(&topic.name))))
         .collect();
     let origin = facts.logs.iter().map(|log| log.0).collect();
     Ok(Start {
@@ -326,6 +336,7 @@ fn reset(facts: &Facts, mark: Option<Mark>, committed: i64) -> Result<Start> {
         base: Base::Reread { origin, watermarks: None },
         mark: MarkPlan::New { positions },
         forced: None,
+        is_remembered: false,
         warnings: vec![told],
     })
 }
@@ -333,7 +344,8 @@ fn reset(facts: &Facts, mark: Option<Mark>, committed: i64) -> Result<Start> {
 /// The rows that have a mark which agrees with the committed offsets.
 fn with_mark(facts: &Facts, mark: Mark) -> Result<Start> {
     let keep = |case, base, forced, warnings| {
-        Ok(Start { case, base, mark: MarkPlan::Keep(Box::new(mark.clone())), forced, warnings })
+        let mark = MarkPlan::Keep(Box::new(mark.clone()));
+        Ok(Start { case, base, mark, forced, is_remembered: false, warnings })
     };
     let reread = Base::Reread { origin: mark.origin.clone(), watermarks: lowest_watermark(facts, &mark) };
     let pending = mark.pending.clone();

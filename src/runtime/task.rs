@@ -22,13 +22,14 @@ use crate::metrics::{JoinSnapshot, PipelineStats};
 use crate::runtime::chain::Chain;
 use crate::runtime::commit::{CommitLog, Discarded};
 use crate::runtime::inputs::{Pass, TaskInputs};
-use crate::state::ledger::{Cuts, Moment, Pending, RecordName};
+use crate::state::ledger::{self, Cuts, Moment, Pending, RecordName};
 use crate::state::{StateStore, WriteBatch};
 use crate::types::{Epoch, TaskNo};
 use replay::Replays;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 /// How a task begins, with all its parts.
 pub struct TaskStart {
@@ -86,6 +87,8 @@ pub struct TaskSettings {
     pub outbox_bytes_max: u64,
     /// State changes that are not stored.
     pub state_bytes_max: usize,
+    /// Dead letters of the open epoch.
+    pub letter_bytes_max: usize,
     /// What could not be delivered for a reason only a person can mend ends the task instead of being retried.
     pub stops_on_failure: bool,
     pub gate: Arc<Gate>,
@@ -118,6 +121,8 @@ struct OpenEpoch {
     records: u64,
     /// Kafka timestamps of its first and its last row.
     timestamps_ms: Option<(i64, i64)>,
+    /// How long each pass took into the block builder.
+    passes: Vec<Duration>,
     /// The records of a replay, and the hash of those that are there.
     replay: Vec<RecordName>,
     records_hash: u64,
@@ -146,6 +151,8 @@ pub struct Task {
     retires: Option<TaskNo>,
     drops: Vec<(Epoch, u16)>,
     log: CommitLog,
+    /// Bytes that the mark has for cuts, or for the names of replayed records.
+    mark_room: usize,
     inputs: TaskInputs,
     chain: Chain,
     stage: Stage,
@@ -156,6 +163,8 @@ pub struct Task {
     open: Option<OpenEpoch>,
     /// Kafka timestamps of the first and last row of sealed epochs, for the latency.
     timestamps_ms: BTreeMap<Epoch, (i64, i64)>,
+    /// Of the epoch that is being written: its passes, and how long its encoding took.
+    sealed_passes: (Vec<Duration>, Duration),
     reread_records: u64,
     replays: Replays,
     /// Blocks to be taken out of the outbox, and the one whose write is under way.
@@ -172,7 +181,11 @@ pub struct Task {
 
 impl Task {
     pub fn new(mut start: TaskStart, settings: Arc<TaskSettings>, stats: Arc<PipelineStats>) -> Task {
-        start.chain.letters().set_topic_ids(&start.log.history().topics);
+        let history = start.log.history();
+        start.chain.letters().set_topic_ids(&history.topics);
+        let topics = history.topics.iter().map(|(name, _)| name.as_str());
+        // Where there is none, `compile::judge` has said so; then each pass is an epoch.
+        let mark_room = ledger::mark_room(&history.pipeline, topics).unwrap_or(0);
         Task {
             id: start.id,
             settings,
@@ -181,6 +194,7 @@ impl Task {
             retires: start.retires,
             drops: start.drops,
             log: start.log,
+            mark_room,
             inputs: start.inputs,
             chain: start.chain,
             stage: start.stage,
@@ -189,6 +203,7 @@ impl Task {
             closed: start.closed,
             open: None,
             timestamps_ms: BTreeMap::new(),
+            sealed_passes: Default::default(),
             reread_records: 0,
             replays: Replays::new(start.replay),
             discards: vec![],
@@ -295,6 +310,12 @@ impl Task {
         Some(batch)
     }
 
+    /// The write that was taken took so long: with it each pass of the epoch is whole.
+    pub fn write_took(&mut self, took: Duration) {
+        let (passes, encoding) = std::mem::take(&mut self.sealed_passes);
+        passes.into_iter().for_each(|pass| self.stats.processed(pass + encoding + took));
+    }
+
     /// The write that was taken is durable.
     pub fn written(&mut self, io: &mut Io) {
         let writing = self.writing.take().expect("a write was taken before it is written");
@@ -306,6 +327,9 @@ impl Task {
             Writing::Epoch => {
                 self.chain.stored(io.store, self.log.tip().watermark_ms);
                 self.log.stored(io.boot_ms);
+                for (step, keys) in self.chain.take_key_samples() {
+                    (io.say)(self.id, FromTask::Keys { step, keys });
+                }
             }
             Writing::Reread { whole } => {
                 self.chain.stored(io.store, self.inputs.times.watermark_ms);

@@ -18,6 +18,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+/// How the names of workers' threads begin.
+pub const THREAD_PREFIX: &str = "weir-worker-";
+
 /// What the tasks of one pipeline need on a worker.
 #[derive(Clone)]
 pub struct PipelineContext {
@@ -55,7 +58,7 @@ pub struct WorkerHandle {
 
 impl WorkerHandle {
     pub fn send(&self, message: ToWorker) {
-        // A worker that is gone has panicked; its pipelines fail by their own deadlines.
+        // A worker that panics ends the process (see the engine).
         let _ = self.inbox.send(message);
     }
 }
@@ -92,7 +95,7 @@ pub fn start(number: usize, clock: Arc<dyn Clock>, delivery: Delivery) -> (Worke
         .run();
     };
     let thread = std::thread::Builder::new()
-        .name(format!("weir-worker-{number}"))
+        .name(format!("{THREAD_PREFIX}{number}"))
         .spawn(worker)
         .expect("the process can start a thread");
     (handle, thread)
@@ -260,7 +263,9 @@ impl Worker {
             let began = Instant::now();
             match context.store.write(&batch) {
                 Ok(()) => {
-                    context.stats.stored(began.elapsed());
+                    let took = began.elapsed();
+                    context.stats.stored(took);
+                    places.iter().for_each(|&place| self.tasks[place].write_took(took));
                     places.into_iter().for_each(|place| self.with_io(place, |task, io| task.written(io)));
                 }
                 Err(error) => {

@@ -6,7 +6,7 @@
 use super::clickhouse::encode::column::ColumnRule;
 use super::clickhouse::encode::instant::HELD_MS;
 use super::clickhouse::encode::{Binding, Filler, NativeBuilder};
-use super::clickhouse::schema::{TableSchema, full_name};
+use super::clickhouse::schema::{ServerInfo, TableSchema, full_name};
 use super::clickhouse::table::Problem;
 use super::clickhouse::types::Type;
 use super::{Block, BlockBuilder, BuilderMark, ColumnHeader};
@@ -19,7 +19,7 @@ pub struct Letter<'a> {
     /// The epoch's noted wall clock.
     pub time_ms: i64,
     pub pipeline: &'a str,
-    /// The step's place and name, or `decode`, `sink`.
+    /// The step's place, `source` or `sink`.
     pub step: &'a str,
     /// The short stable name of the cause.
     pub reason: &'a str,
@@ -69,6 +69,11 @@ pub fn create_statement(database: &str, table: &str, window: u64) -> String {
         full_name(database, table),
         columns.join(",\n")
     )
+}
+
+/// The columns that a block of letters has, whatever the table.
+pub fn inserted(_: &ServerInfo, _: &TableSchema) -> Vec<String> {
+    COLUMNS.iter().map(|(name, ..)| (*name).to_owned()).collect()
 }
 
 /// Collects letters for one table. Owned by a task.
@@ -292,7 +297,7 @@ mod tests {
         builder.push(&Letter {
             time_ms: 5,
             pipeline: "p",
-            step: "decode",
+            step: "source",
             reason: "not_json",
             message: "broken",
             topic: "t",

@@ -23,8 +23,8 @@ const MESSAGE_BYTES_DEFAULT: usize = 1_048_588;
 const BATCH_BYTES: usize = 1_000_000;
 /// The lowest and the highest limit that the client takes.
 const MESSAGE_BYTES: (usize, usize) = (1_000, 1_000_000_000);
-/// Of a message, beside key, value and headers.
-const OVERHEAD_BYTES: usize = 512;
+/// Of a message, beside key, value, headers and sentence: mostly the names in headers of ours.
+const OVERHEAD_BYTES: usize = 768;
 /// How long the broker may take for questions at start, and for a letter.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 const LETTER_WAIT_MS: u64 = 60_000;
@@ -149,14 +149,19 @@ fn headers(letter: &Letter) -> OwnedHeaders {
         .headers
         .iter()
         .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: value.as_deref() }));
-    let ours = [
+    let mut ours = vec![
         ("__connect.errors.topic", letter.topic.clone()),
         ("__connect.errors.partition", letter.partition.to_string()),
         ("__connect.errors.offset", letter.offset.to_string()),
         ("__connect.errors.stage", letter.step.clone()),
         ("__connect.errors.class.name", letter.reason.clone()),
         ("__connect.errors.exception.message", letter.message.clone()),
+        ("weir.pipeline", letter.pipeline.clone()),
     ];
+    // Not the message's own: by that the topic would let old letters go at once, and refuse those of the future.
+    if letter.timestamp_ms != -1 {
+        ours.push(("weir.timestamp", letter.timestamp_ms.to_string()));
+    }
     ours.iter()
         .fold(as_they_were, |headers, (key, value)| headers.insert(Header { key, value: Some(value.as_bytes()) }))
 }
@@ -216,6 +221,7 @@ mod tests {
             timestamp_ms: 7,
             key: Some(b"k".to_vec()),
             value: None,
+            pipeline: "p".into(),
             headers: vec![("trace".into(), Some(b"1".to_vec())), ("empty".into(), None)],
             step: "0".into(),
             reason: "missing_key".into(),
@@ -242,6 +248,10 @@ mod tests {
         assert_eq!(pairs[..2], letter().headers[..]);
         assert_eq!(pairs[2], ("__connect.errors.topic".into(), Some(b"orders".to_vec())));
         assert_eq!(pairs[4], ("__connect.errors.offset".into(), Some(b"42".to_vec())));
-        assert_eq!(pairs.len(), 8);
+        assert_eq!(
+            pairs[8..],
+            [("weir.pipeline", "p"), ("weir.timestamp", "7")].map(|(n, v)| (n.into(), Some(v.into())))
+        );
+        assert_eq!(pairs.len(), 10);
     }
 }

@@ -62,8 +62,9 @@ pub struct CommittedOffsets {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OffsetsToCommit {
     pub partition: i32,
-    /// Next offset to read, per topic.
-    pub offsets: Vec<i64>,
+    /// Next offset to read, per topic; `None` where nothing is said of one (a topic that the history does not know).
+    /// The first topic has one.
+    pub offsets: Vec<Option<i64>>,
     pub metadata: String,
 }
 

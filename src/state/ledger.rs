@@ -23,7 +23,10 @@ use crate::types::{Epoch, Incarnation, Link, TaskNo, TopicId};
 use bincode::{Decode, Encode};
 
 /// The format this version writes and reads. With any other the pipeline stops with that sentence (`newer`, `older`).
-pub const FORMAT: u8 = 3;
+pub const FORMAT: u8 = 4;
+
+/// More than any record takes: damaged bytes that name a longer one are refused before memory is asked for.
+const RECORD_BYTES_MAX: usize = 1 << 30;
 
 /// One input of a task: how far it was read and the highest time it pushed the watermark with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Encode, Decode)]
@@ -120,10 +123,35 @@ pub struct Pending {
     pub replay: Vec<RecordName>,
 }
 
+impl Pending {
+    /// Leaves out of each pass what lies outside of the logs (first offset, end). `from`: where the epoch began.
+    pub fn cut_to(&mut self, from: &[i64], logs: &[(i64, i64)]) {
+        let inside = |topic: usize, offset: i64| offset.clamp(logs[topic].0, logs[topic].1.max(logs[topic].0));
+        let mut behind = from.to_vec();
+        for pass in self.cuts.0.chunks_mut(from.len().max(1)) {
+            for (topic, (advance, behind)) in pass.iter_mut().zip(&mut behind).enumerate() {
+                let (begins, ends) = (*behind, *behind + *advance as i64);
+                *advance = (inside(topic, ends) - inside(topic, begins)) as u64;
+                *behind = ends;
+            }
+        }
+        for (topic, position) in self.positions.iter_mut().enumerate() {
+            *position = inside(topic, *position);
+        }
+    }
+}
+
 /// How far each input went in each pass: offsets advanced, pass after pass, one number per input. Empty for a
 /// task with one input, whose result does not depend on its passes.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct Cuts(pub Vec<u64>);
+
+impl Cuts {
+    /// How many bytes of a mark they take.
+    pub fn mark_bytes(&self) -> usize {
+        self.0.iter().map(|cut| number_bytes(*cut)).sum()
+    }
+}
 
 /// What a task commits to Kafka beside its offsets.
 #[derive(Clone, PartialEq, Eq, Debug, Encode, Decode)]
@@ -154,7 +182,73 @@ pub enum MarkRead {
 /// The most characters of metadata a broker takes by default (`offset.metadata.max.bytes`).
 pub const MARK_CHARS_MAX: usize = 4096;
 
+/// The bytes behind so many characters of base64.
+const MARK_BYTES_MAX: usize = MARK_CHARS_MAX / 4 * 3;
+
+/// The most bytes that a number takes (bincode: one that says how many follow).
+pub const NUMBER_BYTES_MAX: usize = 9;
+
+/// The most bytes that a record's name takes: there are fewer than 251 inputs.
+pub const RECORD_NAME_BYTES_MAX: usize = 1 + NUMBER_BYTES_MAX;
+
+/// How many bytes of cuts, or of names of replayed records, a mark of this pipeline takes beside all else, whatever
+/// numbers that comes to hold; `None` where that alone is too much.
+pub fn mark_room<'t>(pipeline: &str, topics: impl IntoIterator<Item = &'t str>) -> Option<usize> {
+    let topics: Vec<_> = topics.into_iter().map(|topic| (topic.to_owned(), TopicId([0xff; 16]))).collect();
+    let positions = vec![i64::MAX; topics.len()];
+    let largest = Mark {
+        pipeline: pipeline.to_owned(),
+        incarnation: Incarnation::default(),
+        origin: positions.clone(),
+        plan: u64::MAX,
+        acknowledged: Moment {
+            epoch: Epoch(u64::MAX),
+            link: Link::default(),
+            inputs: vec![Progress { position: i64::MAX, high_ms: i64::MIN }; topics.len()],
+            watermark_ms: i64::MIN,
+            idle: u64::MAX,
+            note_ms: i64::MAX,
+            closed: Some(positions.clone()),
+            replayed: Some(Replayed { epoch: Epoch(u64::MAX), records: u64::MAX }),
+        },
+        topics,
+        pending: Some(Pending {
+            link: Link::default(),
+            positions,
+            cuts: Cuts::default(),
+            watermark_ms: i64::MIN,
+            note_ms: i64::MAX,
+            idle: u64::MAX,
+            flags: u8::MAX,
+            columns: u64::MAX,
+            replay: vec![],
+        }),
+    };
+    // The number of cuts takes two bytes more than that of none.
+    MARK_BYTES_MAX.checked_sub(encode(&largest).len() + 2)
+}
+
+/// The least room that a task with so many inputs can work with: one pass, or one replayed record.
+pub fn mark_room_least(inputs: usize) -> usize {
+    (NUMBER_BYTES_MAX * inputs).max(RECORD_NAME_BYTES_MAX)
+}
+
+fn number_bytes(number: u64) -> usize {
+    match number {
+        0..251 => 1,
+        251..0x1_0000 => 3,
+        0x1_0000..0x1_0000_0000 => 5,
+        _ => NUMBER_BYTES_MAX,
+    }
+}
+
 impl Mark {
+    /// The acknowledged position of a topic, by its name: a plan may list others, or in another order.
+    pub fn position_of(&self, topic: &str) -> Option<i64> {
+        let index = self.topics.iter().position(|(known, _)| known == topic)?;
+        self.acknowledged.inputs.get(index).map(|input| input.position)
+    }
+
     /// As committed: base64 of format byte and bincode.
     pub fn to_metadata(&self) -> String {
         use base64::Engine as _;
@@ -194,7 +288,7 @@ pub struct Counts {
     pub written: u64,
 }
 
-/// Rows in = out + dropped + dead letters, per step. Of a join only left rows come in: in = decided + dead letters +
+/// Rows in = out + dropped + unjudged + dead letters, per step. Of a join only left rows come in: in = decided + dead letters +
 /// waiting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Encode, Decode)]
 pub struct StepCounts {
@@ -202,6 +296,8 @@ pub struct StepCounts {
     pub rows_out: u64,
     /// Duplicates, filtered, or dropped, by the kind of step.
     pub dropped: u64,
+    /// What a dedup dropped and did not judge: without a key, or late.
+    pub unjudged: u64,
     pub dead_letters: u64,
     pub late: u64,
     /// Pairs of a join, and rows that it has sent alone.
@@ -220,6 +316,7 @@ impl StepCounts {
         self.rows_in += more.rows_in;
         self.rows_out += more.rows_out;
         self.dropped += more.dropped;
+        self.unjudged += more.unjudged;
         self.dead_letters += more.dead_letters;
         self.late += more.late;
         self.matched += more.matched;
@@ -354,7 +451,7 @@ pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T> {
             ),
         ));
     }
-    match bincode::decode_from_slice(body, bincode::config::standard()) {
+    match bincode::decode_from_slice(body, bincode::config::standard().with_limit::<RECORD_BYTES_MAX>()) {
         Ok((value, read)) if read == body.len() => Ok(value),
         Ok(_) => Err(Error::stop("corrupt", "a stored value has bytes left over")),
         Err(error) => Err(Error::stop("corrupt", format!("a stored value cannot be read: {error}"))),
@@ -565,3 +662,6 @@ pub fn clear_retired(store: &dyn StateStore) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

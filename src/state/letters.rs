@@ -45,7 +45,7 @@ pub struct Letter {
     pub value: Option<Vec<u8>>,
     pub headers: Vec<(String, Option<Vec<u8>>)>,
     pub pipeline: String,
-    /// The place of the step in the pipeline, or `decode`, `sink` and the like.
+    /// The place of the step in the pipeline, `source` where it could not be read, or `sink`.
     pub step: String,
     /// A short stable name.
     pub reason: String,

@@ -3,6 +3,8 @@
 //! Owns what happens to rows without a key and to late ones, and counts. Which keys were seen is `state/seen.rs`.
 //! Never sees Kafka, a thread or a clock.
 
+mod sample;
+
 use crate::codec::key::{Key, KeyHasher};
 use crate::codec::rows::{BadRow, Rows};
 use crate::config::plan::{DedupPlan, Keep, Late, MissingKey};
@@ -10,6 +12,7 @@ use crate::error::Result;
 use crate::state::seen::{Candidate, Mark, Memory, Seen, SeenOptions, Verdict};
 use crate::state::{StateStore, WriteBatch};
 use crate::types::TaskNo;
+use sample::KeySample;
 
 /// What became of the rows. Every row that came in is passed, a duplicate, dropped or bad; a late one is counted
 /// besides.
@@ -33,6 +36,7 @@ pub struct Dedup {
     key_text: String,
     seen: Seen,
     counts: DedupCounts,
+    sample: KeySample,
     batch: Batch,
 }
 
@@ -88,6 +92,7 @@ impl Dedup {
             key_text: paths.join(", "),
             seen: Seen::new(task, step, options),
             counts: DedupCounts::default(),
+            sample: KeySample::new(),
             batch: Batch::default(),
         }
     }
@@ -123,6 +128,7 @@ impl Dedup {
                 Ok(Some((key, content))) => {
                     let meta = &rows.meta[row as usize];
                     let (time_ms, watermark_ms) = (meta.time_ms, meta.watermark_ms);
+                    self.sample.meet(key);
                     batch.candidates.push(Candidate { key, time_ms, watermark_ms, content });
                     Fate::Judged
                 }
@@ -181,6 +187,11 @@ impl Dedup {
     /// The counts since the task began.
     pub fn counts(&self) -> DedupCounts {
         self.counts
+    }
+
+    /// A sample of the keys met since the last call, by the upper half of their hashes.
+    pub fn take_sample(&mut self) -> Vec<u64> {
+        self.sample.take()
     }
 
     /// The table behind the step: horizon and memory.
@@ -344,6 +355,26 @@ mod tests {
         let mut step = step(plan(Keep::Changes(vec![]), MissingKey::DeadLetter, Late::Pass));
         let input = [(Some(1), 7, 0), (Some(1), 7, 1), (Some(1), 8, 2), (Some(1), 7, 3)];
         assert_eq!(apply(&mut step, &mut rows(&input)).0, vec![0, 2, 3]);
+    }
+
+    #[test]
+    fn a_late_row_of_a_key_that_is_forgotten_or_was_never_seen_is_what_the_plan_says_whatever_is_kept() {
+        // At the watermark 110 the key 1 of 100 is forgotten; 2 was never seen; 3 is remembered.
+        let input = [(Some(1), 0, 100), (Some(3), 0, 110), (Some(1), 1, 99), (Some(2), 0, 99), (Some(3), 1, 99)];
+        for keep in [Keep::Latest, Keep::Changes(vec![])] {
+            // Older than the last one, or another one.
+            let of_remembered = if keep == Keep::Latest { vec![] } else { vec![4] };
+            let late = |late| {
+                let mut step = step(plan(keep.clone(), MissingKey::DeadLetter, late));
+                let (alive, bad) = apply(&mut step, &mut rows(&input));
+                assert_eq!(step.counts().late, 2);
+                (alive, reasons(&bad))
+            };
+            let with = |rows: &[u32]| [rows, &of_remembered].concat();
+            assert_eq!(late(Late::Pass), (with(&[0, 1, 2, 3]), vec![]));
+            assert_eq!(late(Late::Drop), (with(&[0, 1]), vec![]));
+            assert_eq!(late(Late::DeadLetter), (with(&[0, 1]), vec![(2, "late"), (3, "late")]));
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ impl Filter {
                 false
             }
             Err(fail) => {
-                bad.push(BadRow { row, reason: "expression_failed", message: self.condition.sentence(&fail) });
+                bad.push(BadRow { row, reason: fail.reason, message: self.condition.sentence(&fail) });
                 false
             }
         });

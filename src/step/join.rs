@@ -95,8 +95,9 @@ pub struct JoinCounts {
     pub matched: u64,
     /// Rows sent alone.
     pub unmatched: u64,
-    /// Rows that met nothing in time and are not sent, and late ones where the plan says so.
+    /// Left rows that met nothing in time and are not sent, and late ones where the plan says so.
     pub dropped: u64,
+    /// Rows later than `lateness` allows: late by the definition, or so that partners may have been gone.
     pub late: u64,
     /// Left rows that met something, and those of which it is known (those among `dropped` included).
     pub left_matched: u64,
@@ -106,7 +107,7 @@ pub struct JoinCounts {
 /// Rows that come out of one call, about: a key with many rows must not fill the memory.
 const OUTPUT_ROWS_MAX: usize = 16 << 10;
 /// And how much text they bring, about.
-const OUTPUT_BYTES_MAX: usize = 64 << 20;
+pub const OUTPUT_BYTES_MAX: usize = 8 << 20;
 /// Fields point into the arena with 32 bits.
 const ARENA_BYTES_MAX: usize = 3 << 30;
 
@@ -225,6 +226,11 @@ impl Join {
         Ok(Join { rules, left_key, right_key, key_text, assembly, left, right, now_ms: i64::MIN, counts, work })
     }
 
+    /// The watermark with which the stored state was left: nothing that it releases is there to be released.
+    pub fn begin(&mut self, now_ms: i64) {
+        self.now_ms = now_ms;
+    }
+
     /// Takes the events of a batch on, into `out`, which keeps what it had. True when the batch is done; else what came out
     /// is to be taken away before the next call.
     ///
@@ -282,7 +288,7 @@ impl Join {
         watermark_ms.saturating_sub(self.rules.wait_ms())
     }
 
-    /// The watermark up to which everything was released; `i64::MIN` before the first batch of this life.
+    /// The watermark up to which everything was released; `i64::MIN` before time begins.
     pub fn now_ms(&self) -> i64 {
         self.now_ms
     }

@@ -27,16 +27,25 @@ pub struct SelectError {
 }
 
 impl Select {
-    /// Reads the fields (name and expression) at this place of the pipeline and closes the scope to their names.
+    /// Reads the fields (name and expression) at this place of the pipeline and closes the scope to their names, also
+    /// where some of them are wrong: what stands behind is judged all the same.
     pub fn compile<'t>(
         fields: impl IntoIterator<Item = (&'t str, &'t str)>,
         scope: &mut Scope,
-    ) -> Result<Select, SelectError> {
+    ) -> Result<Select, Vec<SelectError>> {
         let mut plain = Vec::new();
         let mut computed = Vec::new();
         let mut selected = Vec::new();
+        let mut wrong = Vec::new();
         for (field, (name, text)) in fields.into_iter().enumerate() {
-            let expr = Expr::compile(text, scope).map_err(|error| SelectError { field, error })?;
+            let expr = match Expr::compile(text, scope) {
+                Ok(expr) => expr,
+                Err(error) => {
+                    wrong.push(SelectError { field, error });
+                    selected.push((name.to_owned(), Selected::Computed(scope.computed())));
+                    continue;
+                }
+            };
             match expr.path() {
                 Some(path) => {
                     plain.push(scope.resolve(path).expect("the expression has just resolved it"));
@@ -50,7 +59,10 @@ impl Select {
             }
         }
         let derivations = scope.close(selected).expect("every selected path was resolved");
-        Ok(Select { plain, computed, derivations, derive: None, scratch: Vec::new() })
+        match wrong.is_empty() {
+            true => Ok(Select { plain, computed, derivations, derive: None, scratch: Vec::new() }),
+            false => Err(wrong),
+        }
     }
 
     /// Writes the fields of every row in `alive`. Rows that fail are named in `bad` and are out. Filters nothing,
@@ -78,7 +90,7 @@ fn write_row(
     row: u32,
 ) -> Result<(), (&'static str, String)> {
     for (slot, expr) in computed {
-        let field = expr.field(rows, row, scratch).map_err(|fail| ("expression_failed", expr.sentence(&fail)))?;
+        let field = expr.field(rows, row, scratch).map_err(|fail| (fail.reason, expr.sentence(&fail)))?;
         rows.set(row, *slot, field);
     }
     for slot in plain {
@@ -178,8 +190,52 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_expression_names_its_field() {
-        let error = Select::compile([("a", "x"), ("b", "nothing(x)")], &mut Scope::new()).map(|_| ()).unwrap_err();
-        assert_eq!(error.field, 1);
+    fn every_wrong_expression_names_its_field_and_its_name_is_known_behind_it() {
+        let mut scope = Scope::new();
+        let fields = [("a", "x >"), ("b", "nothing(x)"), ("c", "x")];
+        let wrong = Select::compile(fields, &mut scope).map(|_| ()).unwrap_err();
+        assert_eq!(wrong.iter().map(|error| error.field).collect::<Vec<_>>(), [0, 1]);
+        assert!(Filter::compile("a > 1 && b == c", &mut scope).is_ok());
+    }
+
+    #[test]
+    fn what_a_select_nests_too_deep_is_a_dead_letter_there_and_no_panic_behind() {
+        let mut scope = Scope::new();
+        let mut select = Select::compile([("a", "[[[x]]]")], &mut scope).unwrap();
+        let mut filter = Filter::compile("a[0] != null && a[0] == a[0]", &mut scope).unwrap();
+        let deep = |depth: usize| format!("{{\"x\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+        let (mut rows, mut alive) = decode(scope, &[&deep(127), &deep(125), &deep(124)]);
+        let mut bad = Vec::new();
+        select.apply(&mut rows, &mut alive, &mut bad);
+        assert_eq!(bad.iter().map(|bad| (bad.row, bad.reason)).collect::<Vec<_>>(), [(0, "too_deep"), (1, "too_deep")]);
+        assert_eq!(bad[0].message, "the expression `[[[x]]]` failed: the result is nested deeper than 127");
+        assert_eq!(filter.apply(&mut rows, &mut alive, &mut bad), 0);
+        assert_eq!((alive, bad.len()), (vec![2], 2));
+    }
+
+    #[test]
+    fn a_field_given_twice_is_a_dead_letter_however_it_is_reached() {
+        for (condition, payload) in [
+            ("items[0].x == 2", r#"{"items":[{"x":1,"x":2}]}"#),
+            ("m[\"k\"] == 1", r#"{"m":{"k":1,"\u006b":1}}"#),
+            ("has(items[0].x)", r#"{"items":[{"x":1,"x":2}]}"#),
+            ("l.exists(e, e.n > 1)", r#"{"l":[{"n":5,"n":1}]}"#),
+            ("l.all(e, e.n > 1)", r#"{"l":[{"n":5},{"n":1,"n":5}]}"#),
+            ("'k' in m", r#"{"m":{"k":null,"k":1}}"#),
+            ("size(m) == 1", r#"{"m":{"k":1,"k":1}}"#),
+            ("m == n", r#"{"m":{"k":1,"k":1},"n":{"k":1}}"#),
+            ("n in [m]", r#"{"m":[{"k":1,"k":1}],"n":[{"k":1}]}"#),
+            ("m.exists(k, true)", r#"{"m":{"k":1,"k":1}}"#),
+            ("items[0].x == 2 || true", r#"{"items":[{"x":1,"x":2}]}"#),
+            ("y > 1 || items[0].x == 2", r#"{"items":[{"x":1,"x":2}]}"#),
+        ] {
+            let mut scope = Scope::new();
+            let mut filter = Filter::compile(condition, &mut scope).unwrap();
+            let (mut rows, mut alive) = decode(scope, &[payload]);
+            let mut bad = Vec::new();
+            filter.apply(&mut rows, &mut alive, &mut bad);
+            let said: Vec<_> = bad.iter().map(|bad| (bad.reason, bad.message.contains("is given twice"))).collect();
+            assert_eq!(said, [("duplicate_field", true)], "{condition}: {bad:?}");
+        }
     }
 }

@@ -10,7 +10,7 @@ use weir::sink::clickhouse::client::Client;
 use weir::sink::clickhouse::encode::json::{Pairs, Value};
 use weir::sink::clickhouse::insert::ClickHouseSink;
 use weir::sink::clickhouse::mapping::{self, Mapping};
-use weir::sink::clickhouse::schema::ServerInfo;
+use weir::sink::clickhouse::schema::{ServerInfo, TableSchema};
 use weir::sink::clickhouse::table::{self, Load, Problem, TableReport};
 use weir::sink::{Block, BlockBuilder, Sink, Token};
 
@@ -53,7 +53,15 @@ impl Database {
     }
 
     pub async fn inspect(&self, table: &str) -> TableReport {
-        table::inspect(&self.client, &self.name, table, LOAD).await.unwrap()
+        self.inspect_through(&self.client, table).await
+    }
+
+    pub async fn inspect_through(&self, client: &Client, table: &str) -> TableReport {
+        let inserted = |_: &ServerInfo, schema: &TableSchema| {
+            let written = schema.columns.iter().filter(|column| column.default_kind.is_written());
+            written.map(|column| column.name.clone()).collect()
+        };
+        table::inspect(client, &self.name, table, LOAD, inserted).await.unwrap()
     }
 
     /// Makes a good table `t` with these columns and opens it.
@@ -69,7 +77,7 @@ impl Database {
     /// A table that promises nothing.
     pub async fn open_at_least_once(&self, table: &str) -> Table {
         let load = Load { delivery: DeliveryGuarantee::AtLeastOnce, ..LOAD };
-        self.opened(table, table::inspect(&self.client, &self.name, table, load).await.unwrap())
+        self.opened(table, table::inspect(&self.client, &self.name, table, load, |_, _| vec![]).await.unwrap())
     }
 
     fn opened(&self, table: &str, report: TableReport) -> Table {
@@ -99,7 +107,7 @@ pub fn errors(problems: &[Problem]) -> Vec<String> {
 /// An open table.
 pub struct Table {
     pub plan: ClickHouseSinkPlan,
-    pub schema: weir::sink::clickhouse::schema::TableSchema,
+    pub schema: TableSchema,
     pub server: ServerInfo,
     client: Arc<Client>,
     database: String,

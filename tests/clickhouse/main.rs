@@ -7,6 +7,7 @@ mod support;
 mod changes;
 mod defaults;
 mod fixture;
+mod grants;
 mod nested;
 mod objects;
 mod secure;

@@ -185,13 +185,13 @@ async fn the_window_counts_the_partitions_that_inserts_touch() {
     ));
     database.run("INSERT INTO $.t SELECT toString(number) FROM numbers(60)");
     let busy = Load { tasks: 4, ..LOAD };
-    let report = table::inspect(&database.client, &database.name, "t", busy).await.unwrap();
+    let report = table::inspect(&database.client, &database.name, "t", busy, |_, _| vec![]).await.unwrap();
     assert_eq!(report.schema.as_ref().unwrap().partitions_written, 60);
     let fix = report.problems[0].fix_sql.as_ref().unwrap();
     assert!(fix.ends_with("= 172800"), "two hours of 4 tasks every 10 s into 60 partitions: {fix}");
     assert!(report.problems[0].message.contains("touch about 60 partitions"), "{:?}", report.problems);
     database.engine.query(fix);
-    let report = table::inspect(&database.client, &database.name, "t", busy).await.unwrap();
+    let report = table::inspect(&database.client, &database.name, "t", busy, |_, _| vec![]).await.unwrap();
     assert_eq!(report.problems, []);
 }
 
@@ -200,7 +200,7 @@ async fn at_least_once_takes_a_table_without_a_window() {
     let database = Database::new("test_at_least_once");
     database.run("CREATE TABLE $.t (id UInt32) ENGINE = Memory");
     let load = Load { delivery: DeliveryGuarantee::AtLeastOnce, ..LOAD };
-    let report = table::inspect(&database.client, &database.name, "t", load).await.unwrap();
+    let report = table::inspect(&database.client, &database.name, "t", load, |_, _| vec![]).await.unwrap();
     assert_eq!(report.problems, []);
     assert_eq!(table::window_seconds(&report.server, &report.schema.unwrap(), load), u64::MAX);
 }

@@ -4,6 +4,7 @@ use crate::stage::{ENGINE, Stage};
 use crate::support::clickhouse::ClickHouse;
 use crate::support::free_port;
 use crate::support::kafka::TestRecord;
+use crate::support::standin::{Standin, Told};
 
 fn has(findings: &[String], wanted: &str) -> bool {
     findings.iter().any(|finding| finding.contains(wanted))
@@ -141,10 +142,18 @@ fn engines_that_cannot_drop_a_repeated_block_are_refused_by_name() {
     stage.sql("CREATE TABLE $.nothing (a Int64) ENGINE = Null");
     stage.sql("CREATE TABLE $.remembered (a Int64) ENGINE = Memory");
     stage.sql("CREATE TABLE $.buffered AS $.remembered ENGINE = Buffer($, remembered, 1, 10, 100, 10, 100, 10, 100)");
+    // The engine has no cluster, and without one such a table can only be attached.
+    let uuid = "61f0c404-5cb3-11e7-907b-a6006ad3dba0";
+    stage.sql(&format!("ATTACH TABLE $.spread UUID '{uuid}' (a Int64) ENGINE = Distributed('all', '$', 'remembered')"));
+    stage.sql("CREATE VIEW $.viewed AS SELECT a FROM $.remembered");
+    stage.sql("CREATE MATERIALIZED VIEW $.made ENGINE = MergeTree ORDER BY a AS SELECT a FROM $.remembered");
     for (table, wanted) in [
         ("nothing", "has engine Null"),
         ("remembered", "has engine Memory"),
         ("buffered", "it loses the tokens of blocks"),
+        ("spread", "it hands blocks on without their tokens"),
+        ("viewed", "is a View: insert into its table"),
+        ("made", "is a MaterializedView: insert into its table"),
     ] {
         stage.sink = format!("table: {table}");
         says(&stage, &[wanted]);
@@ -158,6 +167,81 @@ fn several_urls_with_a_plain_table_are_refused() {
     let url = stage.clickhouse_url.clone();
     stage.sink = format!("table: t, urls: [\"{url}\", \"{url}/\"]");
     says(&stage, &["servers with plain tables share no window"]);
+}
+
+/// A table `t` of an engine that the real server of these tests does not have.
+const REPLICATED: Told = Told {
+    engine: "ReplicatedMergeTree",
+    engine_rest: "('/t', 'r1') ORDER BY a SETTINGS index_granularity = 8192",
+    // What a server of 25.10 or later forgets.
+    replicated_window: (10_000, 3_600),
+    tables: &[("t", &[("a", "Int64")])],
+};
+
+/// It remembers a week.
+const GOOD: Told = Told { replicated_window: (100_000, 604_800), ..REPLICATED };
+
+/// What `check` says of such tables on so many servers: exit code and findings.
+fn told_by(name: &str, servers: &[Told]) -> (i32, Vec<String>) {
+    let mut stage = Stage::new(name);
+    let urls: Vec<String> = servers.iter().map(|told| Standin::start(*told)).collect();
+    match &urls[..] {
+        [url] => stage.clickhouse_url = url.clone(),
+        _ => stage.sink = format!("table: t, urls: {urls:?}"),
+    }
+    let ended = stage.check();
+    (ended.code, ended.findings())
+}
+
+#[test]
+fn a_replicated_table_that_forgets_after_an_hour_is_refused_with_the_statement_that_mends_it() {
+    let mut stage = Stage::new("forgetful");
+    stage.clickhouse_url = Standin::start(REPLICATED);
+    let ended = stage.check();
+    let sentence = "short_window: `forgetful`.`t` remembers the last 10000 parts for 3600 s \
+                    (replicated_deduplication_window, _seconds), and this pipeline needs 14400 for 604800 s: a block \
+                    repeated after an outage would come twice; mend it, or set `delivery: at_least_once`";
+    assert_eq!((ended.code, ended.findings()), (1, vec![sentence.to_owned()]));
+    let alter = "ALTER TABLE `forgetful`.`t` MODIFY SETTING replicated_deduplication_window = 14400, \
+                 replicated_deduplication_window_seconds = 604800";
+    assert!(ended.json()["findings"].to_string().contains(alter), "{}", ended.out);
+    // It is refused at the start, too.
+    let ran = stage.run_until_end();
+    assert!(ran.code == 1 && ran.err.contains(alter), "{}", ran.err);
+}
+
+#[test]
+fn a_table_may_be_mended_where_its_server_forgets() {
+    let settings = "ORDER BY a SETTINGS replicated_deduplication_window = 100000, \
+                    replicated_deduplication_window_seconds = 604800";
+    assert_eq!(told_by("mended", &[Told { engine_rest: settings, ..REPLICATED }]), (0, vec![]));
+    let few = Told { replicated_window: (100, 604_800), ..REPLICATED };
+    let (code, findings) = told_by("few", &[few]);
+    assert!(code == 1 && has(&findings, "remembers the last 100 parts for 604800 s"), "{findings:#?}");
+}
+
+#[test]
+fn replicated_and_shared_tables_on_several_urls_are_good() {
+    let shared = Told { engine: "SharedReplacingMergeTree", ..GOOD };
+    assert_eq!(told_by("several_replicated", &[GOOD, GOOD]), (0, vec![]));
+    assert_eq!(told_by("several_shared", &[shared, shared, shared]), (0, vec![]));
+    let plain = Told {
+        engine: "MergeTree",
+        engine_rest: "ORDER BY a SETTINGS non_replicated_deduplication_window = 10000",
+        ..GOOD
+    };
+    let (code, findings) = told_by("several_plain", &[plain, plain]);
+    assert!(code == 1 && has(&findings, "is a plain MergeTree, and there are 2 urls"), "{findings:#?}");
+}
+
+#[test]
+fn a_distributed_table_is_refused_with_what_to_do() {
+    let distributed = Told { engine: "Distributed", engine_rest: "('cluster', 'db', 'behind', rand())", ..GOOD };
+    let (code, findings) = told_by("distributed", &[distributed]);
+    let sentence = "unfit_engine: `distributed`.`t` has engine Distributed, and exactly once needs a MergeTree: it \
+                    hands blocks on without their tokens: insert into the table behind it; or set `delivery: \
+                    at_least_once`";
+    assert_eq!((code, findings), (1, vec![sentence.to_owned()]));
 }
 
 #[test]

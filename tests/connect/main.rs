@@ -5,6 +5,7 @@ mod checks;
 mod letters;
 mod outages;
 mod stage;
+mod starts;
 #[path = "../support/mod.rs"]
 mod support;
 mod tables;

@@ -132,6 +132,13 @@ pipelines:
         ureq::get(self.url("/metrics")).call().unwrap().body_mut().read_to_string().unwrap()
     }
 
+    /// Status and text of `/readyz`; `None` while nobody answers.
+    pub fn ready(&self) -> Option<(u16, String)> {
+        let config = ureq::Agent::config_builder().http_status_as_error(false);
+        let mut answer = config.build().new_agent().get(self.url("/readyz")).call().ok()?;
+        Some((answer.status().as_u16(), answer.body_mut().read_to_string().ok()?))
+    }
+
     /// Sends a POST and waits for its answer for so long only. Whether it was on its way, and not refused.
     pub fn post(&self, path: &str, wait_ms: u64) -> bool {
         let config = ureq::Agent::config_builder().timeout_global(Some(Duration::from_millis(wait_ms.max(1))));

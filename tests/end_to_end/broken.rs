@@ -202,6 +202,8 @@ fn dead_letters_in_a_topic_carry_where_and_why_across_kills_and_what_is_too_larg
             assert_eq!(header(letter, "__connect.errors.stage"), "source");
             assert_eq!(header(letter, "__connect.errors.class.name"), "not_json");
             assert!(header(letter, "__connect.errors.exception.message").contains("broken at byte"));
+            assert_eq!(header(letter, "weir.pipeline"), stage.name);
+            assert_eq!(header(letter, "weir.timestamp"), source.record.timestamp_ms.unwrap().to_string());
         }
     }
     let kept = stage.letters("a");

@@ -1,7 +1,7 @@
 //! Records with duplicates: some at once, or a stream of them in the background.
 
-use crate::support::PATIENCE;
 use crate::support::kafka::{Kafka, TestRecord};
+use crate::support::{PATIENCE, seed};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -100,12 +100,9 @@ impl Events {
     }
 }
 
-/// Picks a seed, and says it: `WEIR_SEED` repeats a run's choices.
+/// From a seed that is drawn and said.
 pub fn dice(what: &str) -> Dice {
-    let drawn = || std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(1, |since| since.as_nanos() as u64);
-    let seed = std::env::var("WEIR_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(drawn);
-    println!("{what}: WEIR_SEED={seed}");
-    Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+    Dice(seed(what).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
 }
 
 /// A producer in the background, until it is stopped.

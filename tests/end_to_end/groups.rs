@@ -72,6 +72,10 @@ fn after_sigterm_the_member_keeps_its_place_and_a_restart_has_its_partitions_at_
             "a restart does not wait for the group"
         );
         settle(kafka, clickhouse, &stage, None, &mut [&mut weir]);
+        if round == 0 {
+            let said = kafka.refused_reset(&stage.group(), &stage.name, "--to-earliest");
+            assert!(said.contains("is inactive, but the current state is"), "{said}");
+        }
         let committed: i64 = kafka.committed(&stage.group(), &stage.name).iter().map(|(offset, _)| offset).sum();
         assert_eq!(committed, 1000 * (round + 1), "a clean stop commits all it has read");
     }

@@ -3,8 +3,9 @@
 use crate::flow::{Flow, dice};
 use crate::joined::{Joined, Topics, stored};
 use crate::oracle::{assert_same, wait_for_rows};
+use crate::rebalances::there_and_back;
 use crate::sides::{LATENESS, Side, SideFeed};
-use crate::stage::{SESSION_TIMEOUT_MS, Stage};
+use crate::stage::Stage;
 use crate::support::PATIENCE;
 use crate::support::clickhouse::ClickHouse;
 use crate::support::kafka::{Kafka, TestRecord};
@@ -18,8 +19,6 @@ const BEFORE_MS: i64 = 3_000;
 const AFTER_MS: i64 = 5_000;
 const INTERVAL: &str = "kind: interval, before: 3s, after: 5s";
 const WITHIN_MS: i64 = 4_000;
-/// Long enough for the broker to give a member up.
-const PAST_THE_SESSION: Duration = Duration::from_millis(SESSION_TIMEOUT_MS + 2_000);
 
 fn right(name: &str) -> String {
     format!("{name}_right")
@@ -77,8 +76,8 @@ fn feeds(seed: u64) -> (SideFeed, SideFeed) {
     (SideFeed::new(Side::Left, seed), SideFeed::new(Side::Right, seed ^ 0xfeed))
 }
 
-/// Starts weir and kills it, again and again, while both sides flow.
-fn kill_in_a_loop(stage: &Stage, kills: u64, loses_disk: bool, left: SideFeed, right_side: SideFeed) -> u64 {
+/// Starts weir and kills it, again and again, while both sides flow. Every third time its directory goes, too.
+fn kill_in_a_loop(stage: &Stage, kills: u64, left: SideFeed, right_side: SideFeed) -> u64 {
     let mut dice = dice(&stage.name);
     let flows = Flows::start(stage, 500, left, right_side);
     for kill in 0..kills {
@@ -88,7 +87,7 @@ fn kill_in_a_loop(stage: &Stage, kills: u64, loses_disk: bool, left: SideFeed, r
         }
         sleep(Duration::from_millis(dice.below(1200)));
         weir.kill();
-        if loses_disk && kill % 3 == 2 {
+        if kill % 3 == 2 {
             std::fs::remove_dir_all(stage.state("a")).unwrap();
         }
     }
@@ -109,7 +108,7 @@ fn settle(stage: &Stage, expected: &[Joined], weirs: &mut [&mut Weir]) {
 fn a_full_interval_join_killed_in_a_loop_is_what_the_definition_gives() {
     let stage = stage("killed_interval", 2, "", &format!("{INTERVAL}, type: full"));
     let (left, right_side) = feeds(31);
-    kill_in_a_loop(&stage, 8, false, left, right_side);
+    kill_in_a_loop(&stage, 8, left, right_side);
     let mut weir = stage.weir("a");
     settle(&stage, &topics(&stage).full_interval(BEFORE_MS, AFTER_MS), &mut [&mut weir]);
 }
@@ -118,7 +117,7 @@ fn a_full_interval_join_killed_in_a_loop_is_what_the_definition_gives() {
 fn an_interval_join_that_loses_its_disk_is_what_the_definition_gives() {
     let stage = stage("interval_disk", 2, "", &format!("{INTERVAL}, type: inner"));
     let (left, right_side) = feeds(32);
-    kill_in_a_loop(&stage, 6, true, left, right_side);
+    kill_in_a_loop(&stage, 6, left, right_side);
     let mut weir = stage.weir("a");
     settle(&stage, &topics(&stage).inner_interval(BEFORE_MS, AFTER_MS), &mut [&mut weir]);
 }
@@ -127,7 +126,7 @@ fn an_interval_join_that_loses_its_disk_is_what_the_definition_gives() {
 fn an_exact_join_killed_in_a_loop_takes_the_newest_at_each_rows_time() {
     let stage = stage("killed_exact", 2, "", "kind: temporal, within: 4s, exact: true, type: left");
     let (left, right_side) = feeds(33);
-    kill_in_a_loop(&stage, 6, true, left, right_side);
+    kill_in_a_loop(&stage, 6, left, right_side);
     let mut weir = stage.weir("a");
     settle(&stage, &topics(&stage).exact_left(Some(WITHIN_MS)), &mut [&mut weir]);
 }
@@ -137,7 +136,7 @@ fn an_exact_table_with_deletions_gives_the_version_of_each_rows_time() {
     let join = "kind: temporal, within: 4s, exact: true, type: left";
     let stage = stage("exact_table", 2, ", retain: forever", join);
     let (left, right_side) = feeds(34);
-    kill_in_a_loop(&stage, 6, true, left, right_side.of_a_table(10));
+    kill_in_a_loop(&stage, 6, left, right_side.of_a_table(10));
     let mut weir = stage.weir("a");
     settle(&stage, &topics(&stage).exact_left(None), &mut [&mut weir]);
 }
@@ -147,7 +146,7 @@ fn an_exact_table_with_deletions_gives_the_version_of_each_rows_time() {
 fn each_left_row_of_a_temporal_join_comes_once_with_a_row_that_is_allowed() {
     let stage = stage("killed_temporal", 2, "", "kind: temporal, within: 4s, type: left");
     let (left, right_side) = feeds(35);
-    kill_in_a_loop(&stage, 6, true, left, right_side);
+    kill_in_a_loop(&stage, 6, left, right_side);
     let mut weir = stage.weir("a");
     let allowed = topics(&stage).allowed(WITHIN_MS);
     wait_for_rows(ClickHouse::shared(), &stage, allowed.len(), &mut [&mut weir]);
@@ -164,30 +163,57 @@ fn each_left_row_of_a_temporal_join_comes_once_with_a_row_that_is_allowed() {
     }
 }
 
+/// Two instances that take partitions and give them back while both sides flow.
+fn rebalance(stage: &Stage, left: SideFeed, right_side: SideFeed) -> Weir {
+    let mut dice = dice(&stage.name);
+    let flows = Flows::start(stage, 400, left, right_side);
+    let mut a = stage.weir("a");
+    a.wait_for_metric("weir_blocks_acknowledged_total", "", 2.0);
+    there_and_back(stage, &mut a, &mut dice);
+    flows.stop(stage, 4);
+    a
+}
+
 #[test]
 fn two_instances_that_take_and_give_partitions_join_as_one() {
     let stage = stage("join_rebalances", 4, "", &format!("{INTERVAL}, type: full"));
-    let mut dice = dice("join_rebalances");
     let (left, right_side) = feeds(36);
-    let flows = Flows::start(&stage, 400, left, right_side);
-    let mut a = stage.weir("a");
-    a.wait_for_metric("weir_blocks_acknowledged_total", "", 2.0);
-    for round in 0..3 {
-        let mut b = stage.weir("b");
-        b.wait_for_metric("weir_blocks_acknowledged_total", "", 2.0);
-        sleep(Duration::from_millis(dice.below(1000)));
-        match round {
-            0 => b.kill(),
-            1 => b.stop(),
-            _ => {
-                b.kill();
-                std::fs::remove_dir_all(stage.state("b")).unwrap();
-            }
-        }
-        sleep(PAST_THE_SESSION);
-    }
-    flows.stop(&stage, 4);
+    let mut a = rebalance(&stage, left, right_side);
     settle(&stage, &topics(&stage).full_interval(BEFORE_MS, AFTER_MS), &mut [&mut a]);
+}
+
+#[test]
+fn two_instances_that_take_and_give_partitions_keep_one_table() {
+    let join = "kind: temporal, within: 4s, exact: true, type: left";
+    let stage = stage("table_rebalances", 4, ", retain: forever", join);
+    let (left, right_side) = feeds(38);
+    let mut a = rebalance(&stage, left, right_side.of_a_table(10));
+    settle(&stage, &topics(&stage).exact_left(None), &mut [&mut a]);
+}
+
+/// Who is set aside holds nobody back, whatever happens to the process and its disk.
+#[test]
+fn rows_that_wait_for_a_silent_side_come_alone_and_once_across_a_kill_and_a_lost_disk() {
+    let kafka = Kafka::shared();
+    let mut stage = stage("silent_side", 2, "", &format!("{INTERVAL}, type: left"));
+    stage.steps = stage.steps.replace("idle: 10m", "idle: 1s");
+    let (mut left, _) = feeds(39);
+    for round in 0..4 {
+        kafka.produce(&stage.name, &left.take(300));
+        let mut weir = stage.weir("a");
+        weir.wait_for_metric("weir_blocks_acknowledged_total", "", 1.0);
+        weir.kill();
+        if round == 2 {
+            std::fs::remove_dir_all(stage.state("a")).unwrap();
+        }
+    }
+    kafka.produce(&stage.name, &left.ends(2));
+    let mut weir = stage.weir("a");
+    // Nobody is there to meet, and the last rows of all wait.
+    let mut alone = topics(&stage).full_interval_closed(BEFORE_MS, AFTER_MS);
+    alone.retain(|row| !row.id.starts_with("end-"));
+    assert!(alone.len() > 1_100 && alone.iter().all(|row| row.r.is_none()), "{} rows", alone.len());
+    settle(&stage, &alone, &mut [&mut weir]);
 }
 
 #[test]

@@ -32,15 +32,18 @@ fn lost_requests_and_answers_cost_no_row_and_double_none() {
     ];
     proxy.next_inserts((0..100).map(|_| fates[dice.below(fates.len() as u64) as usize]).collect::<Vec<_>>());
     let flow = Flow::start(kafka, &stage.name, 1500, dice.below(u64::MAX));
-    for _ in 0..4 {
+    for life in 0..4 {
         let mut weir = stage.weir("a");
-        sleep(Duration::from_millis(1500 + dice.below(2000)));
+        if life == 0 {
+            weir.wait_for_metric("weir_insert_retries_total", "", 3.0);
+        }
+        sleep(Duration::from_millis(1000 + dice.below(2000)));
         weir.kill();
     }
     flow.stop();
     let mut weir = stage.weir("a");
     settle(kafka, clickhouse, &stage, None, &mut [&mut weir]);
-    println!("lossy: {} inserts, the first 100 of them with trouble", proxy.inserts());
+    println!("lossy: {} inserts, many of the first 100 with trouble", proxy.inserts());
 }
 
 #[test]
@@ -52,14 +55,16 @@ fn an_outage_is_waited_out_and_a_clean_stop_in_it_leaves_the_rest_for_the_next_s
     let mut weir = stage.weir("a");
     weir.wait_for_metric("weir_blocks_acknowledged_total", "", 5.0);
     proxy.outage(true);
-    sleep(Duration::from_secs(8));
-    weir.assert_running();
+    weir.wait_for_metric("weir_insert_retries_total", "", 4.0);
+    let waiting = weir.metric("weir_outbox_blocks", "").unwrap();
+    assert!(waiting > 0.0, "what is tried again waits in the outbox");
     let begun = Instant::now();
     weir.stop();
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(60), "a clean stop waits ten seconds for ClickHouse, not {took:?}");
+    std::fs::remove_file(stage.log("a")).unwrap();
     let mut weir = stage.weir("a");
-    sleep(Duration::from_secs(2));
+    weir.wait_for_log("ClickHouse cannot be reached");
     proxy.outage(false);
     flow.stop();
     settle(kafka, clickhouse, &stage, None, &mut [&mut weir]);

@@ -16,6 +16,8 @@ pub struct Row {
     pub offset: i64,
     pub id: String,
     pub seq: u64,
+    pub ts: i64,
+    pub text: String,
 }
 
 /// Of each id of a partition what is a window or more behind the one that passed before it. In these topics event
@@ -32,7 +34,8 @@ pub fn deduplicated(records: &[Produced], window_ms: Option<i64>) -> Vec<Row> {
         if is_new {
             passed.insert(key, ts);
             let seq = event["seq"].as_u64().unwrap_or_default();
-            rows.push(Row { partition: record.partition, offset: record.offset, id, seq });
+            let text = event["text"].as_str().unwrap_or_default().to_owned();
+            rows.push(Row { partition: record.partition, offset: record.offset, id, seq, ts, text });
         }
     }
     rows
@@ -40,15 +43,17 @@ pub fn deduplicated(records: &[Produced], window_ms: Option<i64>) -> Vec<Row> {
 
 /// All rows of the table.
 pub fn stored(clickhouse: &ClickHouse, table: &str) -> Vec<Row> {
-    let answer = clickhouse.query(&format!("SELECT _partition, _offset, id, seq FROM {table} FORMAT TSV"));
+    let answer = clickhouse.query(&format!("SELECT _partition, _offset, id, seq, ts, text FROM {table} FORMAT TSV"));
     let row = |line: &str| {
         let mut fields = line.split('\t');
-        let mut field = || fields.next().expect("four columns were asked for");
+        let mut field = || fields.next().expect("six columns were asked for");
         Row {
             partition: field().parse().unwrap(),
             offset: field().parse().unwrap(),
             id: field().to_owned(),
             seq: field().parse().unwrap(),
+            ts: field().parse().unwrap(),
+            text: field().to_owned(),
         }
     };
     answer.lines().map(row).collect()

@@ -45,7 +45,7 @@ fn a_table_that_forgets_is_refused_with_the_statement_that_mends_it() {
 fn a_column_of_an_unknown_type_is_refused_by_its_name() {
     let stage = without_table("odd_column");
     stage.create_table(ClickHouse::shared(), "id String, odd AggregateFunction(sum, UInt64)");
-    assert_refused(&stage, "odd");
+    assert_refused(&stage, "column `odd` of `t`: ");
 }
 
 #[test]

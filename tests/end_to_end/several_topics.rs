@@ -167,6 +167,12 @@ fn topics_of_unequal_partition_counts_are_refused_with_the_numbers() {
     assert_eq!(weir.wait(PATIENCE).code(), Some(1), "{}", weir.log());
     let sentence = "topic `unequal_counts` has 2 partitions and `unequal_counts_riding` has 3";
     assert!(weir.log().contains(sentence), "{}", weir.log());
+    // Also before ends are asked for of partitions that one of them does not have.
+    let turned = Stage { topics: "topics: [unequal_counts_riding, unequal_counts]".to_owned(), ..stage };
+    let mut weir = turned.weir_with("b", &["--until-end"]);
+    assert_eq!(weir.wait(PATIENCE).code(), Some(1), "{}", weir.log());
+    let sentence = "topic `unequal_counts_riding` has 3 partitions and `unequal_counts` has 2";
+    assert!(weir.log().contains(sentence), "{}", weir.log());
 }
 
 /// Also where growth as such is allowed: rows of the new partitions would have nobody to meet.

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 pub const SESSION_TIMEOUT_MS: u64 = 6_000;
 
 /// The columns of every table here; what a test adds comes behind.
-pub const COLUMNS: &str = "id String, seq UInt64, ts Int64, _partition Int32, _offset Int64";
+pub const COLUMNS: &str = "id String, seq UInt64, ts Int64, text String, _partition Int32, _offset Int64";
 
 pub struct Stage {
     /// Of the topic, the database, the pipeline; the group is `weir-<name>`.
@@ -32,6 +32,8 @@ pub struct Stage {
     pub source: String,
     /// In the place of `topic: <name>`, such as `topics: [a, b]`.
     pub topics: String,
+    /// The sink's, in the database of the stage's name.
+    pub table: String,
     pub batch: String,
     /// What comes behind the rest of `clickhouse` and of the sink, with a comma before it.
     pub connection: String,
@@ -68,6 +70,7 @@ impl Stage {
             neighbours: String::new(),
             source: String::new(),
             topics: format!("topic: {name}"),
+            table: "t".to_owned(),
             batch: "rows: 2000, interval: 200ms".to_owned(),
             connection: String::new(),
             sink: String::new(),
@@ -159,7 +162,7 @@ pipelines:
 
     /// The pipeline alone.
     pub fn pipeline(&self) -> String {
-        let Stage { name, steps, source, topics, batch, sink, .. } = self;
+        let Stage { name, steps, source, topics, table, batch, sink, .. } = self;
         let more: String = self.lines.iter().map(|line| format!("    {line}\n")).collect();
         format!(
             "  - name: {name}
@@ -168,7 +171,7 @@ pipelines:
       {source}
     steps: {steps}
     sink:
-      clickhouse: {{ database: {name}, table: t, batch: {{ {batch} }}{sink} }}
+      clickhouse: {{ database: {name}, table: {table}, batch: {{ {batch} }}{sink} }}
 {more}"
         )
     }

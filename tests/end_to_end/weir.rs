@@ -123,6 +123,17 @@ impl Weir {
         }
     }
 
+    /// How many tasks have begun in that way since the start; of all ways with an empty name.
+    pub fn recoveries(&self, case: &str) -> f64 {
+        let labels = if case.is_empty() { String::new() } else { format!("case=\"{case}\"") };
+        self.metric("weir_recoveries_total", &labels).expect("a running weir tells its metrics")
+    }
+
+    /// How many lines of its log, former starts of this instance included, have one of these texts.
+    pub fn lines_with(&self, texts: &[&str]) -> usize {
+        self.process.log().lines().filter(|line| texts.iter().any(|text| line.contains(text))).count()
+    }
+
     /// Waits until it has said that.
     pub fn wait_for_log(&mut self, text: &str) {
         let process = &self.process;

@@ -168,6 +168,17 @@ fn a_late_row_is_dropped_or_a_dead_letter_where_the_plan_says_so() {
 }
 
 #[test]
+fn a_row_below_the_watermark_is_counted_though_its_own_window_is_open_for_partners_may_be_gone() {
+    // The right row of 90 served until 95; the left one of 95 is not late, its window is open until 115.
+    let (out, counts) = run_counted(left(interval(5, 20)), "R90a W98 L95a R100a W200");
+    assert_eq!((out.as_str(), counts.late), ("2+3@100", 1));
+    let (_, counts) = run_counted(left(interval(5, 20)), "R90a W95 L95a R100a W200");
+    assert_eq!(counts.late, 0, "in time");
+    let (_, counts) = run_counted(left(table(20)), "W50 R10a L60a");
+    assert_eq!(counts.late, 0, "a version does not go by age");
+}
+
+#[test]
 fn a_row_is_never_both_unmatched_and_matched() {
     assert_eq!(run(left(interval(0, 10)), "L100a W111 R105a W300"), "0+·@100");
     assert_eq!(run(full(interval(0, 10)), "L100a R105a W300"), "0+1@105");
@@ -318,7 +329,22 @@ fn a_key_over_the_limit_is_a_dead_letter_until_its_rows_have_passed() {
         run(few(temporal(10)), "L10a L11a L12a R11a L13b L13b L13b"),
         "2!max_rows_per_key 0+3@10 1+3@11 6!max_rows_per_key"
     );
-    assert_eq!(run(few(table(10)), "R10a R11a R12a W11 R13a R14a"), "2!max_rows_per_key 5!max_rows_per_key");
+    assert_eq!(run(few(table(10)), "L10b L11b L12b"), "2!max_rows_per_key", "those that wait for a table");
+}
+
+#[test]
+fn versions_of_a_table_do_not_wait_and_none_is_refused_however_many_a_silent_source_lets_there_be() {
+    let versions: Vec<String> = (0..200).map(|at| format!("R{}a", 10 + at)).collect();
+    let stream = |rest: &str| format!("{} {rest}", versions.join(" "));
+    let few = Rules { rows_per_key_max: 2, ..table(10) };
+    // One in the middle, one newer than all, one older than all; and one that comes late between the others.
+    assert_eq!(run(few, &stream("L57a L999a L5a")), "200+47@57 201+199@999 202+0@5");
+    assert_eq!(run(few, &stream("R57a L57a L58a")), "201+200@57 202+48@58");
+    // The watermark makes all of them but one needless.
+    assert_eq!(run(few, &stream("W100 L57a L101a")), "201+90@57 202+91@101");
+    assert_eq!(run(few, &stream("W500 L57a R501a L57a L501a")), "201+199@57 203+199@57 204+202@501");
+    let exact = rules(Kind::Table { within_ms: 10, exact: true });
+    assert_eq!(run(exact, &stream("L57a L7a W58")), "200+47@57");
 }
 
 #[test]

@@ -188,9 +188,6 @@ impl Oracle {
         if kept.iter().any(|other| other.row.time_ms <= self.now_ms && other.row.time_ms > row.time_ms) {
             return;
         }
-        if kept.len() as u64 >= self.rules.rows_per_key_max {
-            return self.out.push(Out::Dead { row: place, reason: "max_rows_per_key" });
-        }
         if kept.is_empty() && !self.is_exact() {
             self.complete(place, row);
         }

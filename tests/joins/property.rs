@@ -238,6 +238,20 @@ proptest! {
             found
         };
         let sorted = table(&rows);
+        let mut expected = Vec::new();
+        for left in rows.iter().filter(|row| row.side == Side::Left && row.key != Key::Unfit) {
+            let valid = rows.iter().filter(|right| {
+                let is_near = is_table || left.time_ms - right.time_ms <= within_ms;
+                let meets = right.side == Side::Right && right.key == left.key && left.key != Key::Null;
+                meets && right.time_ms <= left.time_ms && is_near
+            });
+            let newest = valid.max_by_key(|right| right.time_ms).filter(|right| !right.deletes);
+            if newest.is_some() || keeps_left {
+                expected.push((Some((left.side, left.time_ms)), newest.map(|right| (right.side, right.time_ms))));
+            }
+        }
+        expected.sort();
+        prop_assert_eq!(&sorted, &expected);
         let mut other: Vec<(u64, Row)> = rows
             .iter()
             .map(|row| ((row.time_ms as u64 ^ shuffle).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ row.side as u64, *row))

@@ -201,6 +201,7 @@ fn open(store: &dyn StateStore, rules: Rules, segment: SegmentSize) -> Join {
         joined: vec![(0, RIGHT_ID), (1, RIGHT_TEXT)],
         keys: vec![(2, KEY)],
         either: vec![],
+        alone: None,
     };
     let parts = JoinParts { rules, left_key: key(), right_key: key(), key_text: "k".into(), assembly, segment };
     Join::open(store, TaskNo(4), 1, parts).unwrap()

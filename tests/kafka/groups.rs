@@ -80,8 +80,8 @@ fn a_commit_with_its_mark_is_what_the_next_member_finds() {
     let _inputs = assigned(&mut group, 2, 0, &Arc::default());
     let mark = "m".repeat(4_000);
     let tasks = [
-        OffsetsToCommit { partition: 0, offsets: vec![3, 4], metadata: mark.clone() },
-        OffsetsToCommit { partition: 1, offsets: vec![5, 0], metadata: "x".into() },
+        OffsetsToCommit { partition: 0, offsets: vec![Some(3), Some(4)], metadata: mark.clone() },
+        OffsetsToCommit { partition: 1, offsets: vec![Some(5), Some(0)], metadata: "x".into() },
     ];
     group.commit(77, &tasks).unwrap();
     assert_eq!(answer(&mut group), (77, CommitOutcome::Accepted));
@@ -99,7 +99,7 @@ fn a_mark_that_is_too_long_is_not_accepted() {
     let mut group = open(&plan(&unique("g")), Some("a"), &topics);
     group.join().unwrap();
     let _inputs = assigned(&mut group, 1, 0, &Arc::default());
-    group.commit(1, &[OffsetsToCommit { partition: 0, offsets: vec![1], metadata: "m".repeat(4_097) }]).unwrap();
+    group.commit(1, &[OffsetsToCommit { partition: 0, offsets: vec![Some(1)], metadata: "m".repeat(4_097) }]).unwrap();
     assert!(matches!(answer(&mut group), (1, CommitOutcome::Repeat(_))));
 }
 
@@ -161,7 +161,7 @@ fn a_member_that_did_not_poll_is_told_that_its_partitions_are_lost() {
     let mut member = Member::join_with(&kafka, Some("a"), &topics, &Told::default());
     member.until("it has the partition", |member| member.partitions().len() == 1);
     std::thread::sleep(Duration::from_secs(8));
-    let tasks = [OffsetsToCommit { partition: 0, offsets: vec![0], metadata: "late".into() }];
+    let tasks = [OffsetsToCommit { partition: 0, offsets: vec![Some(0)], metadata: "late".into() }];
     let refused = member.group.commit(9_999, &tasks).unwrap_err();
     assert_eq!((refused.kind, refused.code.as_str()), (Kind::Fenced, "not_owned"));
     member.until("the loss is told", |member| member.losses == 1);
@@ -176,7 +176,7 @@ fn a_twin_with_the_same_identity_fences_the_first() {
     first.until("it has the partition", |member| member.partitions().len() == 1);
     let mut twin = Member::join(&group, Some("same"), &topics, &told);
     twin.until("the twin has it", |member| member.partitions().len() == 1);
-    let tasks = [OffsetsToCommit { partition: 0, offsets: vec![0], metadata: "old".into() }];
+    let tasks = [OffsetsToCommit { partition: 0, offsets: vec![Some(0)], metadata: "old".into() }];
     let deadline = Instant::now() + WAIT;
     let mut refused = first.group.commit(1, &tasks).is_err();
     while !(first.fatal.is_some() && refused) && Instant::now() < deadline {

@@ -1,7 +1,6 @@
 //! The source against a real broker: what it promises, through the group's events.
 
 mod bench;
-mod cost;
 mod groups;
 mod member;
 mod questions;

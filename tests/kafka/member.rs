@@ -202,7 +202,7 @@ impl Member {
             .iter()
             .map(|(partition, offsets)| OffsetsToCommit {
                 partition: *partition,
-                offsets: offsets.clone(),
+                offsets: offsets.iter().copied().map(Some).collect(),
                 metadata: format!("mark {}", self.commits),
             })
             .collect();

@@ -76,7 +76,7 @@ fn the_clients_own_mock_cluster_serves_a_member_too() {
     let mut inputs = assigned(&mut group, 1, 0, &Arc::default());
     let mut batch = RecordBatch::default();
     fill_until(&mut *inputs[0], &mut batch, ALL, |_, fetched| fetched.at_end);
-    group.commit(5, &[OffsetsToCommit { partition: 0, offsets: vec![0], metadata: "m".into() }]).unwrap();
+    group.commit(5, &[OffsetsToCommit { partition: 0, offsets: vec![Some(0)], metadata: "m".into() }]).unwrap();
     assert_eq!(answer(&mut group), (5, CommitOutcome::Accepted));
     assert_eq!(group.committed(&[0]).unwrap()[0].metadata, "m");
 }

@@ -29,6 +29,8 @@ pub enum Bug {
     RetryAfterLease,
     /// A commit from before a loss is sent by the client after the rejoin.
     CommitAfterRejoin,
+    /// A write returns before it is synced: a crash takes it back.
+    WriteNotSynced,
     /// The entry that names the letters of a replay is not in the epoch's write.
     ReplayNotNoted,
     /// The letters of a replay go when its epoch is sealed, not when it counts.
@@ -36,7 +38,7 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Bug; 15] = [
+    pub const ALL: [Bug; 16] = [
         Bug::PositionsApart,
         Bug::SentUnannounced,
         Bug::AnnouncedAfterInsert,
@@ -50,6 +52,7 @@ impl Bug {
         Bug::AcknowledgedSentAgain,
         Bug::RetryAfterLease,
         Bug::CommitAfterRejoin,
+        Bug::WriteNotSynced,
         Bug::ReplayNotNoted,
         Bug::LettersGoAtTheSeal,
     ];

@@ -7,7 +7,7 @@ use crate::world::{GROUP, SESSION_MS, Setup, Violation, World, topic, unclear};
 use std::sync::atomic::Ordering::Relaxed;
 use weir::runtime::limits::INPUT_WAIT_MS;
 use weir::runtime::task::DiscardAnswer;
-use weir::state::ledger;
+use weir::state::ledger::{self, MARK_CHARS_MAX};
 use weir::state::letters::REPLAY_UNCLEAR;
 
 const ROUND_MS: u64 = 20;
@@ -221,6 +221,156 @@ fn records_that_are_gone_stop_the_pipeline_or_are_passed_over_as_it_was_told() {
         world.kill(0);
         assert!(world.cases["gap"] > 0, "{:?}", world.cases);
     }
+}
+
+/// The log ends before the place that was read to: an unclean election took what came after it.
+fn lose_the_end(passes_gaps: bool) -> (World, Result<(), Violation>) {
+    let mut world = World::new(Setup { passes_gaps, ..Setup::plain(29) });
+    world.add_instance();
+    (0..20).for_each(|_| world.produce(0, 0));
+    settle(&mut world).unwrap();
+    world.judge().unwrap();
+    all_away(&mut world).unwrap();
+    world.cut_log(12);
+    // Keys that nobody has seen: what the lost records leave behind in the state stays.
+    world.makers.get_mut(&(0, 0)).unwrap().mend();
+    world.instances[0].boots_at_ms = 0;
+    let went = rounds_for(&mut world, 3_000);
+    (world, went)
+}
+
+#[test]
+fn a_log_cut_below_the_position_stops_the_pipeline_or_is_read_on_as_it_was_told() {
+    let (_, halted) = lose_the_end(false);
+    let why = halted.expect_err("on_gap: halt").0;
+    assert!(why.contains("`topic0` partition 0") && why.contains("(gap)"), "{why}");
+    let (mut world, passed) = lose_the_end(true);
+    assert_eq!(passed, Ok(()));
+    // What came later is read like everything else.
+    (0..12).for_each(|_| world.produce(0, 0));
+    settle(&mut world).unwrap();
+    world.judge().unwrap();
+    world.kill(0);
+    assert!(world.cases["gap"] > 0, "{:?}", world.cases);
+}
+
+/// An announced epoch that is lost with its disk, and of which compaction has taken a record before it is made again.
+fn compact_what_is_announced(strict: bool) -> (World, Result<(), Violation>) {
+    let mut world = World::new(Setup { batch_rows: 8, strict, ..Setup::plain(31) });
+    let place = world.add_instance();
+    (0..20).for_each(|_| world.produce(0, 0));
+    tried_in_vain(&mut world, place);
+    let mark = world.mark(0).unwrap();
+    let announced = mark.acknowledged.positions()[0]..mark.pending.unwrap().positions[0];
+    let rows: Vec<i64> = world.expected().iter().filter(|row| !row.is_letter).map(|row| row.offset).collect();
+    let gone = rows.into_iter().find(|offset| announced.contains(offset)).expect("it has rows");
+    world.lose_disk(place);
+    world.kafka.compact(&topic(0), 0, gone);
+    world.logs.get_mut(&(0, 0)).unwrap()[gone as usize].content = Content::Marker;
+    world.instances[place].boots_at_ms = 0;
+    let went = rounds_for(&mut world, 3_000).and_then(|()| settle(&mut world));
+    (world, went)
+}
+
+#[test]
+fn an_announced_epoch_that_compaction_has_changed_goes_out_and_is_counted_or_stops_a_strict_pipeline() {
+    let (mut world, went) = compact_what_is_announced(false);
+    assert_eq!(went, Ok(()));
+    world.judge().unwrap();
+    world.kill(0);
+    assert_eq!((world.cases["pending_differs"], world.cases["forced"]), (1, 1), "{:?}", world.cases);
+    let (_, stopped) = compact_what_is_announced(true);
+    let why = stopped.expect_err("strict").0;
+    assert!(why.contains("came out differently than it was announced") && why.contains("(pending_differs)"), "{why}");
+}
+
+/// A topic gets a second partition while the pipeline runs, or while it is down.
+fn grow_a_topic(passes_growth: bool, is_running: bool) -> (World, Result<(), Violation>) {
+    let mut world = World::new(Setup { passes_growth, ..Setup::plain(37) });
+    world.add_instance();
+    (0..12).for_each(|_| world.produce(0, 0));
+    settle(&mut world).unwrap();
+    if !is_running {
+        all_away(&mut world).unwrap();
+    }
+    world.grow();
+    (0..20).for_each(|_| world.produce_anywhere());
+    world.instances[0].boots_at_ms = 0;
+    let went = rounds_for(&mut world, 10_000).and_then(|()| settle(&mut world));
+    (world, went)
+}
+
+#[test]
+fn a_partition_more_stops_a_dedup_or_is_read_from_its_start_as_it_was_told() {
+    for is_running in [true, false] {
+        let (mut world, halted) = grow_a_topic(false, is_running);
+        let why = halted.expect_err("on_partition_growth: halt").0;
+        assert!(why.contains("`on_partition_growth: continue`") && why.contains("(partition_growth)"), "{why}");
+        // A restart does not make it forget.
+        let again = rounds_for(&mut world, 3_000).expect_err("it is halted still").0;
+        assert!(again.contains("(partition_growth)"), "{again}");
+        let (world, passed) = grow_a_topic(true, is_running);
+        assert_eq!(passed, Ok(()), "running: {is_running}");
+        assert!(!world.logs[&(0, 1)].is_empty(), "the new partition has records");
+        world.judge().unwrap();
+    }
+}
+
+/// A block that was tried in vain and waited for longer than its table, which tells nothing of its rows, remembers.
+fn older_than_the_tables_memory(resends_unclear: bool) -> (World, String) {
+    const REMEMBERS_MS: i64 = 60_000;
+    let mut world = World::new(Setup { remembers_ms: REMEMBERS_MS, resends_unclear, ..Setup::plain(41) });
+    world.table.hides_places = true;
+    let place = world.add_instance();
+    (0..12).for_each(|_| world.produce(0, 0));
+    let token = tried_in_vain(&mut world, place);
+    world.kill(place);
+    world.advance(REMEMBERS_MS as u64 + 1).unwrap();
+    world.table.forget_all();
+    world.instances[place].boots_at_ms = 0;
+    (world, token)
+}
+
+#[test]
+fn a_block_that_nobody_can_tell_of_waits_for_a_person_or_goes_out_again_as_it_was_told() {
+    let (mut world, token) = older_than_the_tables_memory(false);
+    rounds_for(&mut world, 30_000).unwrap();
+    assert_eq!(world.table.blocks, 0, "nothing is sent, also nothing behind it");
+    let rows = world.stored_rows().len();
+    assert!(rows > 0, "what waits is kept");
+    discard(&mut world, 0, &token);
+    settle(&mut world).unwrap();
+    let came = world.table.rows.keys().filter(|row| !row.is_letter).count();
+    let expected = world.expected().iter().filter(|row| !row.is_letter).count();
+    assert!(world.table.blocks > 0 && came < expected, "the rest goes on: {came} of {expected}");
+
+    let (mut world, _) = older_than_the_tables_memory(true);
+    settle(&mut world).unwrap();
+    world.judge().unwrap();
+}
+
+/// While time stands still nothing but the cuts of its passes ends an epoch.
+#[test]
+fn an_epoch_is_sealed_before_its_mark_outgrows_what_kafka_takes() {
+    let mut world = World::new(Setup { inputs: 2, batch_rows: 100_000, ..Setup::plain(23) });
+    let place = world.add_instance();
+    (0..4).for_each(|_| world.produce_anywhere());
+    settle(&mut world).unwrap();
+    let mut longest = 0;
+    for _ in 0..5_000 {
+        (0..2).for_each(|input| world.produce(input, 0));
+        world.coordinate(place).unwrap();
+        world.work(place);
+        world.begin_attempt(place);
+        while !world.table.under_way.is_empty() {
+            world.end_request(0, true, acknowledged()).unwrap();
+        }
+        let (_, metadata) = world.kafka.committed(GROUP, &topic(0), 0).unwrap();
+        longest = longest.max(metadata.len());
+    }
+    settle(&mut world).unwrap();
+    world.judge().unwrap();
+    assert!((MARK_CHARS_MAX - 300..=MARK_CHARS_MAX).contains(&longest), "{longest} characters");
 }
 
 #[test]

@@ -24,6 +24,8 @@ pub enum Script {
     ReplaysShared,
     /// Two or three topics, joined.
     Joins(Joins),
+    /// The same with all records there at the start, under `--until-end --close-windows`.
+    Closed(Joins),
 }
 
 impl Script {
@@ -37,8 +39,15 @@ impl Script {
     ];
 
     pub fn all() -> impl Iterator<Item = Script> {
-        Script::OF_ONE_STREAM.into_iter().chain(Joins::ALL.map(Script::Joins))
+        Script::OF_ONE_STREAM.into_iter().chain(Script::of_joins())
     }
+
+    pub fn of_joins() -> impl Iterator<Item = Script> {
+        Joins::ALL.into_iter().chain([Joins::Silent]).map(Script::Joins).chain(Script::CLOSED.map(Script::Closed))
+    }
+
+    /// One of each way to wait: for partners, for time, for another join.
+    const CLOSED: [Joins; 4] = [Joins::Interval, Joins::Exact, Joins::Temporal, Joins::Three];
 
     pub fn setup(self) -> Setup {
         let setup = Setup::plain(7);
@@ -49,6 +58,7 @@ impl Script {
             Script::Replays => Setup { keeps_letters: true, ..setup },
             Script::ReplaysShared => Setup { keeps_letters: true, inputs: 2, partitions: 2, ..setup },
             Script::Joins(joins) => Setup::of_joins(7, joins),
+            Script::Closed(joins) => Setup { until_end: true, closes_windows: true, ..Setup::of_joins(7, joins) },
         }
     }
 
@@ -89,6 +99,9 @@ impl Script {
     ) -> Result<(), Violation> {
         world.add_instance();
         (0..16).for_each(|_| world.produce_anywhere());
+        if let Script::Closed(_) = self {
+            return run_to_the_end(world, end, meddle);
+        }
         for number in 0..self.rounds() {
             self.act(world, number)?;
             if number % 4 == 0 {
@@ -104,6 +117,24 @@ impl Script {
         world.let_time_pass()?;
         world.judge()
     }
+}
+
+/// Until a run ends by itself: then everything that waited is out.
+fn run_to_the_end(
+    world: &mut World,
+    end: &mut dyn FnMut(&mut World, usize) -> Result<(), Violation>,
+    meddle: &mut dyn FnMut(&mut World),
+) -> Result<(), Violation> {
+    let until_ms = world.seams.now_ms() + 60_000;
+    while world.finished == 0 {
+        if world.seams.now_ms() > until_ms {
+            return Err(Violation(format!("it never ends:\n{}", world.describe())));
+        }
+        meddle(world);
+        round_with(world, end)?;
+    }
+    settle(world)?;
+    world.judge()
 }
 
 pub fn good(world: &mut World, at: usize) -> Result<(), Violation> {
@@ -150,11 +181,12 @@ pub fn calls_of(script: Script, setup: Setup) -> u64 {
     world.seams.calls()
 }
 
-/// Runs a script in which the commit of that number goes wrong.
-pub fn bad_commit(script: Script, number: u64, fault: CommitFault) -> Result<(), Violation> {
+/// Runs a script in which the commit of that number goes wrong; whether there was one of that number.
+pub fn bad_commit(script: Script, number: u64, fault: CommitFault) -> Result<bool, Violation> {
     let mut world = World::new(script.setup());
-    world.kafka.next_commits((0..number).map(|_| CommitFault::None).chain([fault]));
-    script.run(&mut world, &mut good, &mut |_| ())
+    world.kafka.next_commits((1..number).map(|_| CommitFault::None).chain([fault]));
+    script.run(&mut world, &mut good, &mut |_| ())?;
+    Ok(world.kafka.faults_to_come() == 0)
 }
 
 /// How an insert goes wrong.

@@ -1,25 +1,47 @@
-//! A directory: the store of one instance. It survives a crash, and is replaced when the disk is lost.
+//! A directory: the store of one instance. What is synced survives a crash; it is replaced when the disk is lost.
+//!
+//! Two levels: what a process that runs reads, and what is there after it died. A write that returned is in both,
+//! as `state/rocks.rs` promises; under [`Bug::WriteNotSynced`] only every third is, with those before it.
 
 use crate::bug::Bug;
 use crate::seams::Seams;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use weir::error::Result;
 use weir::state::keys::{letter_key, letter_parts};
 use weir::state::ledger::{Checkpoint, decode, encode};
 use weir::state::letters;
-use weir::state::memory::MemoryStore;
+use weir::state::memory::{MemoryStore, Snapshot};
 use weir::state::{Change, StateStore, Table, WriteBatch};
 use weir::types::TaskNo;
 
 pub struct Disk {
     store: Arc<MemoryStore>,
+    /// What survives a crash, where that may be less, and how many writes there were.
+    synced: Option<Mutex<(Snapshot, u64)>>,
     seams: Seams,
     bug: Option<Bug>,
 }
 
 impl Disk {
     pub fn new(seams: Seams, bug: Option<Bug>) -> Disk {
-        Disk { store: Arc::new(MemoryStore::new()), seams, bug }
+        let synced = (bug == Some(Bug::WriteNotSynced)).then(Mutex::default);
+        Disk { store: Arc::new(MemoryStore::new()), synced, seams, bug }
+    }
+
+    /// Its process died: what was not synced is gone.
+    pub fn crash(&self) {
+        if let Some(synced) = &self.synced {
+            self.store.restore(synced.lock().unwrap().0.clone());
+        }
+    }
+
+    fn sync_one_in_three(&self) {
+        let Some(synced) = &self.synced else { return };
+        let (snapshot, writes) = &mut *synced.lock().unwrap();
+        if writes.is_multiple_of(3) {
+            *snapshot = self.store.snapshot();
+        }
+        *writes += 1;
     }
 
     /// A look at what is stored, beside the process that uses it.
@@ -90,7 +112,11 @@ impl StateStore for Disk {
             self.seams.call("write state", || self.store.write(&state))?;
             return self.seams.call("write positions", || self.store.write(&rest));
         }
-        self.seams.call("write", || self.store.write(&batch))?;
+        self.seams.call("write", || {
+            self.store.write(&batch)?;
+            self.sync_one_in_three();
+            Ok(())
+        })?;
         if self.bug == Some(Bug::LettersGoAtTheSeal) {
             batch.changes.iter().filter_map(names_replay).for_each(|partition| self.delete_replayed(partition));
         }

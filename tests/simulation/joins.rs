@@ -37,11 +37,26 @@ pub enum Joins {
     Temporal,
     /// Three topics: an interval join behind another.
     Three,
+    /// Each left row with a version of a table that had come by then, or alone.
+    AnyVersion,
+    /// An interval join, and behind it of each left row the first.
+    DedupBehind,
+    /// An interval join with a side that is silent from its first record on, and set aside.
+    Silent,
 }
 
 impl Joins {
-    pub const ALL: [Joins; 6] =
-        [Joins::Interval, Joins::WithItself, Joins::Exact, Joins::Table, Joins::Temporal, Joins::Three];
+    /// Those whose sides all speak.
+    pub const ALL: [Joins; 8] = [
+        Joins::Interval,
+        Joins::WithItself,
+        Joins::Exact,
+        Joins::Table,
+        Joins::Temporal,
+        Joins::Three,
+        Joins::AnyVersion,
+        Joins::DedupBehind,
+    ];
 
     pub fn inputs(self) -> u16 {
         match self {
@@ -64,10 +79,12 @@ impl Joins {
         };
         let joins = match self {
             Joins::Interval => join(1, "b", filter, &format!("{interval}, type: full")),
+            Joins::DedupBehind | Joins::Silent => join(1, "b", filter, &format!("{interval}, type: left")),
             Joins::WithItself => join(0, "b", filter, &interval),
             Joins::Exact => join(1, "b", filter, &format!("{temporal}, exact: true")),
             Joins::Table => join(1, "b", &format!("{filter}, retain: forever"), &format!("{temporal}, exact: true")),
             Joins::Temporal => join(1, "b", filter, &temporal),
+            Joins::AnyVersion => join(1, "b", &format!("{filter}, retain: forever"), &temporal),
             Joins::Three => {
                 let first = join(1, "b", filter, &format!("{interval}, type: left"));
                 first + &join(2, "c", filter, &format!("{interval}, type: left"))
@@ -75,7 +92,8 @@ impl Joins {
         };
         // A select, for a plain column would be filled by a right row alone, too.
         let third = if self == Joins::Three { ", cp: c.p, co: c.o" } else { "" };
-        format!("      - filter: \"n > 0\"\n{joins}      - select: {{ p: p, o: o, bp: b.p, bo: b.o{third} }}\n")
+        let dedup = if self == Joins::DedupBehind { "      - dedup: { key: o, window: 1h }\n" } else { "" };
+        format!("      - filter: \"n > 0\"\n{joins}      - select: {{ p: p, o: o, bp: b.p, bo: b.o{third} }}\n{dedup}")
     }
 }
 
@@ -143,12 +161,17 @@ impl World {
             self.advance(QUIET_MS)?;
             (0..2).try_for_each(|_| round(self))?;
         }
-        for input in 0..self.setup.inputs {
+        for input in 0..self.inputs_that_speak() {
             for partition in 0..self.setup.partitions {
                 let key = LAST_KEYS + u32::from(input);
                 let time_ms = self.wall_ms();
                 self.send(input, partition, SimRecord { time_ms, key, content: Content::Good, generation: 0 });
             }
+        }
+        settle(self)?;
+        if self.inputs_that_speak() < self.setup.inputs {
+            // The silent side is set aside at last, and what waited for it comes.
+            (0..50).try_for_each(|_| round(self))?;
         }
         settle(self)
     }
@@ -194,6 +217,25 @@ impl World {
                     allowed
                 }));
             }
+            Joins::AnyVersion => {
+                // A table that is behind shows an older version, or none before the wait is over.
+                let (left, right) = (side(0), side(1));
+                choices.extend(left.iter().filter(|left| !left.is_last).map(|left| {
+                    let versions = right.iter().filter(|right| meet(left, right) && !right.deletes);
+                    let paired = versions.map(|right| id(partition, &pair(left, right, 1)));
+                    paired.chain([id(partition, left)]).collect()
+                }));
+            }
+            Joins::DedupBehind => {
+                let (left, right) = (side(0), side(1));
+                choices.extend(left.iter().filter(|left| !left.is_last).map(|left| {
+                    interval(std::slice::from_ref(left), &right, 1, true, false)
+                        .iter()
+                        .map(|row| id(partition, row))
+                        .collect()
+                }));
+            }
+            Joins::Silent => choices.extend(interval(&side(0), &side(1), 1, true, false).iter().map(one)),
             Joins::Exact => choices.extend(exact(&side(0), &side(1), Some(WITHIN_MS)).iter().map(one)),
             Joins::Table => choices.extend(exact(&side(0), &side(1), None).iter().map(one)),
             Joins::Interval => choices.extend(interval(&side(0), &side(1), 1, true, true).iter().map(one)),
@@ -225,7 +267,7 @@ impl World {
 
     /// The rows of an input that reach a join.
     fn rows_of(&self, input: u16, partition: i32) -> Vec<Row> {
-        let is_table = input == 1 && self.setup.joins == Some(Joins::Table);
+        let is_table = input == 1 && matches!(self.setup.joins, Some(Joins::Table | Joins::AnyVersion));
         let mut rows = Vec::new();
         for (offset, record) in self.logs[&(input, partition)].iter().enumerate() {
             let deletes = match record.content {

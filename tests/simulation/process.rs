@@ -18,6 +18,7 @@ use weir::metrics::PipelineStats;
 use weir::runtime::chain::{Chain, ChainParts};
 use weir::runtime::compile::{self, Blueprint};
 use weir::runtime::coordinator::{Coordinator, Progress, Workers};
+use weir::runtime::delivery::{self, Next, Told};
 use weir::runtime::inputs::{Pass, TaskInput};
 use weir::runtime::letters::{EpochLetters, LetterTarget};
 use weir::runtime::opening::TaskFactory;
@@ -133,6 +134,8 @@ pub struct Process {
     pub is_cut: Arc<AtomicBool>,
     pub is_fenced: Arc<AtomicBool>,
     is_stopping: bool,
+    /// How often a task began with an epoch that the mark names and its outbox does not hold.
+    pub forced: u64,
     bug: Option<Bug>,
 }
 
@@ -169,6 +172,7 @@ impl Process {
             is_cut: parts.is_cut,
             is_fenced: parts.is_fenced,
             is_stopping: false,
+            forced: 0,
             bug: parts.bug,
         }
     }
@@ -237,6 +241,7 @@ impl Process {
         match message {
             ToWorker::Start(start) => {
                 self.seams.note(|| format!("life {} starts {:?} as {:?}", self.life, start.id, start.stage));
+                self.forced += u64::from(start.log.forced().is_some());
                 self.tasks.push(Task::new(*start, self.settings.clone(), self.stats.clone()));
             }
             ToWorker::Tell(id, message) => {
@@ -308,31 +313,32 @@ impl Process {
         true
     }
 
-    /// Delivery takes the next attempt and sends its request, if its lease still holds.
+    /// Delivery takes the next attempt, and sends its request if there is to be one.
     pub fn begin_attempt(&mut self, table: &mut Table) {
-        let Some(Attempt { task, send, block, stale }) = self.jobs.pop_front() else { return };
-        let holds = self.clock.boot_ms() < send.lease_until_ms;
-        if !holds {
-            return self.answer(task, send.epoch, send.output, AttemptOutcome::NotBegun);
-        }
-        assert!(send.token.0.ends_with(ROW_TARGET) || send.token.0.ends_with(LETTER_TARGET), "{:?}", send.token);
-        if let Some(stale) = stale {
-            let letters = send.token.0.ends_with(LETTER_TARGET);
-            let held = self.seams.call("ask the table", || table.held(letters, task.partition, &stale.ranges));
-            let whole = held >= block.rows;
-            self.seams.note(|| format!("life {} finds {held} of {} rows of {}", self.life, block.rows, send.token.0));
-            match (held, whole) {
-                (0, _) => {}
-                (_, true) => {
-                    let outcome = AttemptOutcome::Acknowledged { seconds: 0.0 };
-                    return self.answer(task, send.epoch, send.output, outcome);
-                }
-                (_, false) => {
-                    let error = Error::stop("unclear", "a part of the block is in the table");
-                    return self.answer(task, send.epoch, send.output, AttemptOutcome::Failed(error));
+        let Some(attempt) = self.jobs.pop_front() else { return };
+        let token = &attempt.send.token.0;
+        let is_letters = token.ends_with(LETTER_TARGET);
+        assert!(is_letters || token.ends_with(ROW_TARGET), "{token}");
+        let mut told = Told::Nothing;
+        let outcome = loop {
+            match delivery::next(&attempt, told, self.clock.boot_ms()) {
+                Next::Insert => return self.insert(attempt, table),
+                Next::NotBegun => break AttemptOutcome::NotBegun,
+                Next::Delivered => break AttemptOutcome::Acknowledged { seconds: 0.0 },
+                Next::Fail(error) => break AttemptOutcome::Failed(error),
+                Next::Ask(ranges) => {
+                    let partition = attempt.task.partition;
+                    let held = self.seams.call("ask the table", || table.held(is_letters, partition, ranges));
+                    self.seams.note(|| format!("life {} finds {held:?} rows of {token}", self.life));
+                    told = held.map_or(Told::Unknown, Told::Rows);
                 }
             }
-        }
+        };
+        self.answer(attempt.task, attempt.send.epoch, attempt.send.output, outcome);
+    }
+
+    fn insert(&mut self, attempt: Attempt, table: &mut Table) {
+        let Attempt { task, send, block, .. } = attempt;
         let token = match self.bug {
             Some(Bug::TokenChanges) => format!("{}/{}", send.token.0, self.life),
             _ => send.token.0,

@@ -62,7 +62,12 @@ impl RowId {
 
     /// The rows of a block.
     pub fn all_of(block: &Block) -> Vec<RowId> {
-        block.body.chunks_exact(RowId::BYTES).map(RowId::read).collect()
+        RowId::all_in(&block.body)
+    }
+
+    /// The same of its bytes.
+    pub fn all_in(body: &[u8]) -> Vec<RowId> {
+        body.chunks_exact(RowId::BYTES).map(RowId::read).collect()
     }
 }
 

@@ -32,6 +32,8 @@ pub struct Table {
     /// Each row with the incarnations under which it came, in their order.
     pub rows: BTreeMap<RowId, Vec<String>>,
     pub blocks: u64,
+    /// It has no columns that tell where its rows come from.
+    pub hides_places: bool,
 }
 
 /// The parts of a token that say whose block it is.
@@ -70,15 +72,19 @@ impl Table {
         twice.map_or(Ok(()), Err)
     }
 
-    /// How many rows of these ranges of offsets there are; dead letters lie in a table of their own.
-    pub fn held(&self, letters: bool, partition: i32, ranges: &[(String, i64, i64)]) -> u64 {
+    /// How many rows of these ranges of offsets there are; dead letters lie in a table of their own. `None`: it cannot
+    /// tell.
+    pub fn held(&self, letters: bool, partition: i32, ranges: &[(String, i64, i64)]) -> Option<u64> {
+        if self.hides_places {
+            return None;
+        }
         let is_meant = |row: &RowId| {
             let of_it = row.is_letter == letters && row.partition == partition;
             let inside =
                 |(name, from, to): &(String, i64, i64)| *name == topic(row.input) && (*from..*to).contains(&row.offset);
             of_it && ranges.iter().any(inside)
         };
-        self.rows.iter().filter(|(row, _)| is_meant(row)).map(|(_, came)| came.len() as u64).sum()
+        Some(self.rows.iter().filter(|(row, _)| is_meant(row)).map(|(_, came)| came.len() as u64).sum())
     }
 
     /// More time has passed than any token is remembered.

@@ -30,6 +30,7 @@ use weir::runtime::recovery::Policy;
 use weir::runtime::task::{AttemptOutcome, Stage, TaskSettings};
 use weir::source::Group;
 use weir::source::memory::MemoryKafka;
+use weir::state::StateStore;
 use weir::state::ledger::{self, Mark, MarkRead};
 use weir::state::letters::Letters;
 
@@ -60,6 +61,14 @@ pub struct Setup {
     pub keeps_letters: bool,
     /// `on_gap: continue`.
     pub passes_gaps: bool,
+    /// `on_unclear: resend`.
+    pub resends_unclear: bool,
+    /// `on_partition_growth: continue`.
+    pub passes_growth: bool,
+    /// An announced epoch that comes out differently stops the pipeline.
+    pub strict: bool,
+    /// `--close-windows`.
+    pub closes_windows: bool,
     /// Its inputs are the sides of joins.
     pub joins: Option<Joins>,
     pub bug: Option<Bug>,
@@ -83,6 +92,10 @@ impl Setup {
             until_end: false,
             keeps_letters: false,
             passes_gaps: false,
+            resends_unclear: false,
+            passes_growth: false,
+            strict: false,
+            closes_windows: false,
             joins: None,
             bug: None,
         }
@@ -133,6 +146,8 @@ pub struct World {
     pub leaderless: Arc<AtomicU64>,
     /// Records of which Kafka has heard that they are replayed.
     pub announced: BTreeSet<Place>,
+    /// Rows that were stored when their topic was deleted: they come all the same.
+    owed: BTreeSet<RowId>,
 }
 
 /// What a schedule ended with instead of the expected table.
@@ -144,14 +159,16 @@ static PLANS: LazyLock<Vec<PipelinePlan>> = LazyLock::new(|| {
     [1, 2].into_iter().map(|inputs| parse_plan(inputs, dedup)).collect()
 });
 
-/// In the order of [`Joins::ALL`]; the right sides bring their inputs.
-static JOIN_PLANS: LazyLock<Vec<PipelinePlan>> =
-    LazyLock::new(|| Joins::ALL.into_iter().map(|joins| parse_plan(1, &joins.steps())).collect());
+/// The right sides bring their inputs.
+static JOIN_PLANS: LazyLock<Vec<(Joins, PipelinePlan)>> = LazyLock::new(|| {
+    let all = Joins::ALL.into_iter().chain([Joins::Silent]);
+    all.map(|joins| (joins, parse_plan(1, &joins.steps()))).collect()
+});
 
 fn plan_of(setup: &Setup) -> PipelinePlan {
     match setup.joins {
         None => PLANS[setup.inputs as usize - 1].clone(),
-        Some(joins) => JOIN_PLANS[Joins::ALL.iter().position(|one| *one == joins).unwrap()].clone(),
+        Some(joins) => JOIN_PLANS.iter().find(|(one, _)| *one == joins).expect("every kind has its plan").1.clone(),
     }
 }
 
@@ -175,7 +192,9 @@ impl World {
         (0..setup.inputs).for_each(|input| kafka.create_topic(&topic(input), setup.partitions));
         let mut plan = plan_of(&setup);
         plan.source.time.max_future_ms = setup.max_future_ms;
-        set_window(&mut plan, setup.window_ms);
+        if setup.joins.is_none() {
+            set_window(&mut plan, setup.window_ms);
+        }
         let mut world = World {
             seams: Seams::default(),
             chance,
@@ -198,6 +217,7 @@ impl World {
             disks_lost: 0,
             leaderless: Arc::default(),
             announced: BTreeSet::new(),
+            owed: BTreeSet::new(),
             setup,
         };
         world.seams.advance(100_000);
@@ -219,12 +239,14 @@ impl World {
     }
 
     fn make_makers(&mut self, input: u16) {
-        for partition in 0..self.setup.partitions {
-            let first_key = if self.setup.shared_keys { 0 } else { 1000 * input as u32 };
-            self.makers.insert((input, partition), Maker::new(self.setup.window_ms, first_key, 12));
-            self.join_makers.insert((input, partition), JoinMaker::new(WALL_START_MS - 1000));
-            self.logs.insert((input, partition), vec![]);
-        }
+        (0..self.setup.partitions).for_each(|partition| self.make_maker(input, partition));
+    }
+
+    fn make_maker(&mut self, input: u16, partition: i32) {
+        let first_key = if self.setup.shared_keys { 0 } else { 1000 * input as u32 };
+        self.makers.insert((input, partition), Maker::new(self.setup.window_ms, first_key, 12));
+        self.join_makers.insert((input, partition), JoinMaker::new(WALL_START_MS - 1000));
+        self.logs.insert((input, partition), vec![]);
     }
 
     pub fn wall_ms(&self) -> i64 {
@@ -256,9 +278,14 @@ impl World {
     }
 
     pub fn produce_anywhere(&mut self) {
-        let input = self.chance.below(self.setup.inputs as u64) as u16;
+        let input = self.chance.below(self.inputs_that_speak() as u64) as u16;
         let partition = self.chance.below(self.setup.partitions as u64) as i32;
         self.produce(input, partition);
+    }
+
+    /// Those behind them have their first record and no other.
+    pub fn inputs_that_speak(&self) -> u16 {
+        if self.setup.joins == Some(Joins::Silent) { 1 } else { self.setup.inputs }
     }
 
     // --- instances -----------------------------------------------------------------------------------------
@@ -334,9 +361,9 @@ impl World {
             pipeline: 0,
             name: "sim".into(),
             topics: topics.iter().map(|name| (name.clone(), StartAt::Earliest)).collect(),
-            plan: compile::state_hash(&self.plan),
-            policy: Policy { halt_on_reset: false, halt_on_gap: !self.setup.passes_gaps, strict: false },
-            halt_on_growth: true,
+            plan: blueprint.state_hash().unwrap_or_else(|findings| panic!("{findings:?}")),
+            policy: Policy { halt_on_reset: false, halt_on_gap: !self.setup.passes_gaps, strict: self.setup.strict },
+            halt_on_growth: !self.setup.passes_growth,
             roles: compile::roles(&self.plan),
             session_timeout_ms: SESSION_MS * lease_times,
             ends,
@@ -381,17 +408,22 @@ impl World {
         TaskSettings {
             pipeline: "sim".into(),
             batch: BatchPlan { rows: self.setup.batch_rows, bytes: 1 << 20, interval_ms: 200 },
-            // Whether a join waits for an input must not depend on when somebody looked at it.
-            idle_after_ms: vec![if self.setup.joins.is_some() { u64::MAX } else { 300 }; self.setup.inputs as usize],
+            idle_after_ms: (0..self.setup.inputs).map(|input| self.idle_after_ms(input)).collect(),
             outbox_bytes_max: 1 << 20,
             state_bytes_max: self.setup.state_bytes_max,
+            letter_bytes_max: 16 << 20,
             stops_on_failure: self.until_end_now,
-            closes_windows: false,
+            closes_windows: self.setup.closes_windows,
             gate: Arc::default(),
             window_ms: self.setup.remembers_ms,
-            resend_unclear: false,
-            strict: false,
+            resend_unclear: self.setup.resends_unclear,
+            strict: self.setup.strict,
         }
+    }
+
+    /// Whether a join waits for an input that speaks must not depend on when somebody looked at it.
+    fn idle_after_ms(&self, input: u16) -> u64 {
+        if self.setup.joins.is_some() && input < self.inputs_that_speak() { u64::MAX } else { 300 }
     }
 
     /// Runs something of an instance; if it dies in there, its memory is gone.
@@ -399,7 +431,10 @@ impl World {
         let result = catch_unwind(AssertUnwindSafe(|| act(self)));
         if let Err(panic) = result {
             match panic.is::<Crashed>() {
-                true => self.lose_process(place, "crashed at a call"),
+                true => {
+                    self.lose_process(place, "crashed at a call");
+                    self.instances[place].disk.crash();
+                }
                 false => resume_unwind(panic),
             }
         }
@@ -408,13 +443,14 @@ impl World {
     /// `kill -9`.
     pub fn kill(&mut self, place: usize) {
         self.lose_process(place, "was killed");
+        self.instances[place].disk.crash();
     }
 
     fn lose_process(&mut self, place: usize, how: &str) {
         self.seams.note(|| format!("instance {place} {how}"));
         let instance = &mut self.instances[place];
         if let Some(process) = instance.process.take() {
-            for (case, count) in process.stats.recoveries() {
+            for (case, count) in process.stats.recoveries().into_iter().chain([("forced", process.forced)]) {
                 *self.cases.entry(case).or_default() += count;
             }
         }
@@ -671,7 +707,7 @@ impl World {
             expected.retain(|row| !row.is_letter);
             expected.extend(self.replayed_rows());
         }
-        for row in &expected {
+        for row in expected.iter().chain(&self.owed) {
             match self.table.rows.get(row).map_or(0, Vec::len) {
                 1 => {}
                 0 => return Err(Violation(format!("{row:?} is missing"))),
@@ -756,10 +792,53 @@ impl World {
         set_window(&mut self.plan, window_ms);
     }
 
-    /// Deletes the topics and makes them again, empty.
+    /// An unclean election takes the end of a log: what comes there now are other records.
+    pub fn cut_log(&mut self, offset: i64) {
+        self.generation = 1;
+        self.kafka.cut(&topic(0), 0, offset);
+        self.logs.get_mut(&(0, 0)).unwrap().truncate(offset as usize);
+    }
+
+    /// Every topic gets one more partition.
+    pub fn grow(&mut self) {
+        let partition = self.setup.partitions;
+        self.setup.partitions += 1;
+        for input in 0..self.setup.inputs {
+            self.kafka.grow_topic(&topic(input), self.setup.partitions);
+            self.make_maker(input, partition);
+        }
+    }
+
+    /// Deletes the topics and makes them again, empty. What is stored of the old ones, and not overtaken by another
+    /// owner, is still to come.
     pub fn recreate_topics(&mut self) {
+        self.owed = self.stored_rows();
         (0..self.setup.inputs).for_each(|input| self.recreate_topic(input));
         self.generation = 1;
+    }
+
+    /// The rows in the outboxes of directories that go on from what Kafka knows.
+    pub fn stored_rows(&self) -> BTreeSet<RowId> {
+        let mut rows = BTreeSet::new();
+        for partition in 0..self.setup.partitions {
+            let Some(mark) = self.mark(partition) else { continue };
+            for Instance { disk, .. } in &self.instances {
+                let Some(ledger) = ledger::load(&**disk, partition).unwrap() else { continue };
+                let goes_on = ledger.checkpoint.incarnation == mark.incarnation && !ledger.checkpoint.restoring;
+                if !goes_on || !ledger.holds(mark.acknowledged.link) {
+                    continue;
+                }
+                for record in ledger.epochs.iter().filter(|record| record.after.epoch > mark.acknowledged.epoch) {
+                    for output in 0..record.outputs.len() as u16 {
+                        let key = ledger::key::outbox(ledger.task, record.after.epoch, output);
+                        let body =
+                            disk.get(weir::state::Table::Outbox, &key).unwrap().expect("a stored block is there");
+                        rows.extend(RowId::all_in(&body));
+                    }
+                }
+            }
+        }
+        rows
     }
 
     /// Deletes one of them and makes it again, empty: what comes then is of the next generation.

@@ -11,6 +11,7 @@ pub mod kafka;
 pub mod process;
 pub mod proxy;
 pub mod redis;
+pub mod standin;
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -29,6 +30,14 @@ pub fn wait_for<T>(what: &str, wait: Duration, mut ask: impl FnMut() -> Option<T
         assert!(begun.elapsed() < wait, "waited {wait:?} for {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Draws a seed, and says it: `WEIR_SEED` repeats a run's choices.
+pub fn seed(what: &str) -> u64 {
+    let drawn = || std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(1, |since| since.as_nanos() as u64);
+    let seed = std::env::var("WEIR_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(drawn);
+    println!("{what}: WEIR_SEED={seed}");
+    seed
 }
 
 /// A free loopback port below the range that outgoing connections take theirs from, so that a part which is away

@@ -28,6 +28,7 @@ impl std::fmt::Display for ExprError {
     }
 }
 
+const HEADERS: &str = "_headers";
 /// Operators, brackets and dots of one expression.
 const OPERATORS_MAX: usize = 500;
 /// The parser takes some KiB of it for each level.
@@ -154,7 +155,7 @@ impl Compiler<'_> {
         let value = match node.value(nothing, &mut Vec::new()) {
             Ok(value) => value.into_static(),
             Err(fail) => {
-                let Fail { message, start, len } = *fail;
+                let Fail { message, start, len, .. } = *fail;
                 return Err(ExprError { message, start, len });
             }
         };
@@ -180,6 +181,23 @@ impl Compiler<'_> {
             return Ok(NodeKind::Variable(depth));
         }
         match self.scope.resolve(&path) {
+            Ok(slot) => Ok(NodeKind::Path(slot)),
+            Err(unknown) => at.error(unknown.to_string()),
+        }
+    }
+
+    /// Whether these are the record's headers: no macro and no select has a name like that.
+    fn is_headers(&mut self, ast: &IdedExpr) -> bool {
+        matches!(&ast.expr, Ast::Ident(name) if name == HEADERS && self.variable(name).is_none())
+            && self.scope.resolve(HEADERS).is_err()
+    }
+
+    /// `_headers["content-type"]`.
+    fn header(&mut self, name: &IdedExpr, at: &Node) -> Result<NodeKind, ExprError> {
+        let Ast::Literal(LiteralValue::String(name)) = &name.expr else {
+            return at.error("a header has a name that is known before: `_headers[\"name\"]`");
+        };
+        match self.scope.resolve(&format!("{HEADERS}.{}", name.inner())) {
             Ok(slot) => Ok(NodeKind::Path(slot)),
             Err(unknown) => at.error(unknown.to_string()),
         }
@@ -236,6 +254,7 @@ impl Compiler<'_> {
                 let no = self.node(&call.args[2])?;
                 NodeKind::Choose(Box::new([condition, yes, no]))
             }
+            operators::INDEX if self.is_headers(&call.args[0]) => self.header(&call.args[1], at)?,
             operators::INDEX => {
                 let [of, index] = self.pair(call)?;
                 if !matches!(of.type_of(), Type::Any | Type::List | Type::Map | Type::Null) {

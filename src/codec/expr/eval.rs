@@ -5,16 +5,57 @@
 
 use crate::codec::expr::function::as_double;
 use crate::codec::expr::node::{Arithmetic, Does, Macro, Node, NodeKind, Order};
-use crate::codec::expr::value::{RowView, Value, equal, order, whole};
+use crate::codec::expr::value::{RowView, Twice, Value, equal, order, whole};
+use crate::codec::scan::DEPTH_MAX;
 use crate::codec::time::Moment;
 use std::cmp::Ordering;
 
 /// Why an expression gave nothing, and which part of its text failed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Fail {
+    /// The short stable name of a dead letter.
+    pub reason: &'static str,
     pub message: String,
     pub start: u32,
     pub len: u32,
+}
+
+impl Fail {
+    /// Whether `&&`, `||` and the like may do without the side that failed. A payload that is broken where somebody
+    /// looked is broken whatever the other side says.
+    fn may_be_undecided(&self) -> bool {
+        self.reason == FAILED
+    }
+}
+
+/// An operation that does not take what it was given.
+const FAILED: &str = "expression_failed";
+
+/// Why an operation gave nothing, before it is known where it stands.
+#[derive(Debug)]
+pub struct Refusal {
+    reason: &'static str,
+    message: String,
+}
+
+impl Refusal {
+    #[cold]
+    pub fn too_deep() -> Refusal {
+        let message = format!("the result is nested deeper than {}", DEPTH_MAX - 1);
+        Refusal { reason: "too_deep", message }
+    }
+}
+
+impl From<String> for Refusal {
+    fn from(message: String) -> Refusal {
+        Refusal { reason: FAILED, message }
+    }
+}
+
+impl From<Twice> for Refusal {
+    fn from(twice: Twice) -> Refusal {
+        Refusal { reason: "duplicate_field", message: twice.to_string() }
+    }
 }
 
 pub type Evaluated<T> = Result<T, Box<Fail>>;
@@ -26,7 +67,19 @@ impl Node {
     #[cold]
     #[inline(never)]
     fn fail<T>(&self, message: impl Into<String>) -> Evaluated<T> {
-        Err(Box::new(Fail { message: message.into(), start: self.start, len: self.len }))
+        self.refuse(message.into())
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn refuse<T>(&self, refusal: impl Into<Refusal>) -> Evaluated<T> {
+        let Refusal { reason, message } = refusal.into();
+        Err(Box::new(Fail { reason, message, start: self.start, len: self.len }))
+    }
+
+    /// `==` of what two nodes gave.
+    fn equal(&self, left: &Value<'_>, right: &Value<'_>) -> Evaluated<bool> {
+        equal(left, right).or_else(|twice| self.refuse(twice))
     }
 
     /// The value of this node.
@@ -35,7 +88,9 @@ impl Node {
             NodeKind::Constant(value) => Ok(value.borrowed()),
             NodeKind::Path(slot) => Ok(Value::of_field(row.fields[slot.0 as usize], row.bytes)),
             NodeKind::Variable(depth) => Ok(variables[*depth].clone()),
-            NodeKind::Member(node, name) => Ok(node.value(row, variables)?.member(name)),
+            NodeKind::Member(node, name) => {
+                node.value(row, variables)?.member(name).or_else(|twice| self.refuse(twice))
+            }
             NodeKind::Index(node, index) => {
                 let of = node.value(row, variables)?;
                 let index = index.value(row, variables)?;
@@ -57,7 +112,7 @@ impl Node {
                 for arg in args {
                     values.push(arg.value(row, variables)?);
                 }
-                function.call(&values).or_else(|message| self.fail(message))
+                function.call(&values).or_else(|refusal| self.refuse(refusal))
             }
             NodeKind::List(nodes) => {
                 let mut list = Vec::with_capacity(nodes.len());
@@ -79,28 +134,18 @@ impl Node {
             NodeKind::And(left, right) => match left.truth(row, variables) {
                 Ok(false) => Ok(false),
                 Ok(true) => right.truth(row, variables),
-                Err(fail) => {
-                    if let Ok(false) = right.truth(row, variables) {
-                        Ok(false)
-                    } else {
-                        Err(fail)
-                    }
-                }
+                Err(fail) => undecided(fail, false, || right.truth(row, variables)),
             },
             NodeKind::Or(left, right) => match left.truth(row, variables) {
                 Ok(true) => Ok(true),
                 Ok(false) => right.truth(row, variables),
-                Err(fail) => {
-                    if let Ok(true) = right.truth(row, variables) {
-                        Ok(true)
-                    } else {
-                        Err(fail)
-                    }
-                }
+                Err(fail) => undecided(fail, true, || right.truth(row, variables)),
             },
             NodeKind::Has(node) => Ok(node.value(row, variables)? != Value::Null),
-            NodeKind::Equal(left, right) => Ok(equal(&left.value(row, variables)?, &right.value(row, variables)?)),
-            NodeKind::Unequal(left, right) => Ok(!equal(&left.value(row, variables)?, &right.value(row, variables)?)),
+            NodeKind::Equal(left, right) => self.equal(&left.value(row, variables)?, &right.value(row, variables)?),
+            NodeKind::Unequal(left, right) => {
+                Ok(!self.equal(&left.value(row, variables)?, &right.value(row, variables)?)?)
+            }
             NodeKind::Order(wanted, left, right) => {
                 let left = left.value(row, variables)?;
                 let right = right.value(row, variables)?;
@@ -141,16 +186,34 @@ impl Node {
         variables: &mut Variables<'a>,
     ) -> Evaluated<bool> {
         if let NodeKind::Constant(Value::List(list)) = &list.kind {
-            return Ok(list.iter().any(|element| equal(element, value)));
+            return self.is_among(value, list);
         }
         let list = list.value(row, variables)?;
         if let Some(list) = list.as_list() {
-            return Ok(list.iter().any(|element| equal(element, value)));
+            return self.is_among(value, &list);
         }
-        match list.as_map() {
-            Some(map) => Ok(map.iter().any(|(name, _)| equal(name, value))),
-            None => self.fail(format!("`in` looks into a list or an object, not into {}", list.kind_name())),
+        match (&list, value) {
+            (Value::Object(_), Value::Text(name)) => match list.member(name) {
+                Ok(member) => Ok(member != Value::Null),
+                Err(twice) => self.refuse(twice),
+            },
+            (Value::Object(_), _) => Ok(false),
+            (Value::Map(map), value) => {
+                let there = map.iter().filter(|(_, value)| *value != Value::Null);
+                let names: Vec<Value<'_>> = there.map(|(name, _)| name.borrowed()).collect();
+                self.is_among(value, &names)
+            }
+            (list, _) => self.fail(format!("`in` looks into a list or an object, not into {}", list.kind_name())),
         }
+    }
+
+    fn is_among(&self, value: &Value<'_>, list: &[Value<'_>]) -> Evaluated<bool> {
+        for element in list {
+            if self.equal(element, value)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What is not there is null, as with paths.
@@ -169,13 +232,18 @@ impl Node {
             let found = usize::try_from(at).ok().and_then(|at| list.get(at));
             return Ok(found.cloned().unwrap_or(Value::Null));
         }
-        match (of.as_map(), index) {
-            (Some(_), Value::Text(name)) if matches!(of, Value::Object(_)) => Ok(of.member(name)),
-            (Some(map), index) => {
-                let found = map.iter().find(|(name, _)| equal(name, index));
-                Ok(found.map_or(Value::Null, |(_, value)| value.clone()))
+        match (of, index) {
+            (Value::Object(_), Value::Text(name)) => of.member(name).or_else(|twice| self.refuse(twice)),
+            (Value::Object(_), _) => Ok(Value::Null),
+            (Value::Map(map), index) => {
+                for (name, value) in map {
+                    if self.equal(name, index)? {
+                        return Ok(value.clone());
+                    }
+                }
+                Ok(Value::Null)
             }
-            (None, _) => self.fail(format!("{} has no elements", of.kind_name())),
+            (of, _) => self.fail(format!("{} has no elements", of.kind_name())),
         }
     }
 
@@ -191,6 +259,10 @@ impl Node {
             },
             Value::Double(value) => Ok(Value::Double(-value)),
             Value::Duration(nanos) => Ok(Value::Duration(-nanos)),
+            Value::Long(_) => match as_double(&value) {
+                Some(double) => Ok(Value::Double(-double)),
+                None => self.fail(NO_DOUBLE),
+            },
             other => self.fail(format!("{} cannot be negated", other.kind_name())),
         }
     }
@@ -207,8 +279,10 @@ impl Node {
             if !matches!(name, Value::Text(_) | Value::Int(_) | Value::Uint(_) | Value::Bool(_)) {
                 return name_node.fail(format!("{} cannot be a key", name.kind_name()));
             }
-            if map.iter().any(|(known, _)| equal(known, &name)) {
-                return name_node.fail("the same key twice");
+            for (known, _) in &map {
+                if name_node.equal(known, &name)? {
+                    return name_node.fail("the same key twice");
+                }
             }
             map.push((name, value.value(row, variables)?));
         }
@@ -224,7 +298,7 @@ impl Node {
         let range = one.range.value(row, variables)?;
         let items: Vec<Value<'a>> = if let Some(list) = range.as_list() {
             list.into_owned()
-        } else if let Some(map) = range.as_map() {
+        } else if let Some(map) = range.as_map().or_else(|twice| one.range.refuse(twice))? {
             map.iter().map(|(name, _)| name.clone()).collect()
         } else {
             return one.range.fail(format!("{} has no elements", range.kind_name()));
@@ -238,6 +312,18 @@ impl Node {
             folded
         });
         result?.result(&one.does)
+    }
+}
+
+/// What `&&` and `||` give whose left side failed: what the right side decides alone, if it does.
+fn undecided(fail: Box<Fail>, decides: bool, right: impl FnOnce() -> Evaluated<bool>) -> Evaluated<bool> {
+    if !fail.may_be_undecided() {
+        return Err(fail);
+    }
+    match right() {
+        Ok(truth) if truth == decides => Ok(decides),
+        Err(broken) if !broken.may_be_undecided() => Err(broken),
+        _ => Err(fail),
     }
 }
 
@@ -258,7 +344,8 @@ impl<'a> Fold<'a> {
         match does {
             Does::All(test) | Does::Exists(test) => match test.truth(row, variables) {
                 Ok(truth) => self.decided = truth == matches!(does, Does::Exists(_)),
-                Err(fail) => self.failed = self.failed.or(Some(fail)),
+                Err(fail) if fail.may_be_undecided() => self.failed = self.failed.or(Some(fail)),
+                Err(fail) => return Err(fail),
             },
             Does::ExistsOne(test) => self.count += test.truth(row, variables)? as usize,
             Does::Collect(filter, what) => {
@@ -285,6 +372,7 @@ impl<'a> Fold<'a> {
     }
 }
 
+const NO_DOUBLE: &str = "a number beyond the range of doubles";
 const NO_INT: &str = "the result is no 64-bit integer";
 const NO_TIME: &str = "the result lies outside of the years 0 to 9999";
 
@@ -320,7 +408,7 @@ fn compute_whole<'a>(arithmetic: Arithmetic, left: &Value<'_>, right: &Value<'_>
 
 fn compute_double<'a>(arithmetic: Arithmetic, left: &Value<'_>, right: &Value<'_>) -> Result<Value<'a>, String> {
     let (Some(left), Some(right)) = (as_double(left), as_double(right)) else {
-        return Err("a number beyond the range of doubles".to_owned());
+        return Err(NO_DOUBLE.to_owned());
     };
     Ok(Value::Double(match arithmetic {
         Arithmetic::Add => left + right,

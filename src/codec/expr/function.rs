@@ -3,6 +3,7 @@
 //! Owns the table. An unknown name, a wrong number of arguments and an argument of a kind that never fits are
 //! errors before there is a row.
 
+use crate::codec::expr::eval::Refusal;
 use crate::codec::expr::node::Type;
 use crate::codec::expr::value::{Value, duration_text};
 use crate::codec::number::{Decimal, to_f64};
@@ -158,11 +159,17 @@ impl Function {
         TABLE.iter().find(|entry| entry.1 == self).map_or("", |entry| entry.0)
     }
 
-    /// The result, or the sentence that says why there is none.
-    pub fn call<'a>(self, args: &[Value<'a>]) -> Result<Value<'a>, String> {
+    /// The result, or why there is none.
+    pub fn call<'a>(self, args: &[Value<'a>]) -> Result<Value<'a>, Refusal> {
+        match (self, args) {
+            (Function::Size, [value]) => self.size(value),
+            (_, args) => Ok(self.converted(args)?),
+        }
+    }
+
+    fn converted<'a>(self, args: &[Value<'a>]) -> Result<Value<'a>, String> {
         match (self, args) {
             (Function::Dyn, [value]) => Ok(value.clone()),
-            (Function::Size, [value]) => self.size(value),
             (Function::Int, [value]) => self.int(value),
             (Function::Uint, [value]) => self.uint(value),
             (Function::Double, [value]) => self.double(value),
@@ -222,14 +229,14 @@ impl Function {
         }
     }
 
-    fn size<'a>(self, value: &Value<'a>) -> Result<Value<'a>, String> {
+    fn size<'a>(self, value: &Value<'a>) -> Result<Value<'a>, Refusal> {
         let size = match value {
             Value::Text(text) => text.chars().count(),
             Value::Bytes(bytes) => bytes.len(),
-            value => match (value.as_list(), value.as_map()) {
+            value => match (value.as_list(), value.as_map()?) {
                 (Some(list), _) => list.len(),
                 (_, Some(map)) => map.len(),
-                _ => return self.does_not_take(std::slice::from_ref(value)),
+                _ => return Ok(self.does_not_take(std::slice::from_ref(value))?),
             },
         };
         Ok(Value::Int(size as i64))
@@ -242,7 +249,7 @@ impl Function {
             Value::Double(value) => truncated(*value, i64::MIN as i128, i64::MAX as i128).map(|value| value as i64),
             Value::Text(text) => text.parse().ok(),
             Value::Time(moment) => Some(moment.seconds),
-            Value::Big(_) => None,
+            Value::Long(text) => whole_part(text).and_then(|value| i64::try_from(value).ok()),
             other => return self.does_not_take(std::slice::from_ref(other)),
         };
         found.map(Value::Int).ok_or_else(|| no_conversion(value, "a 64-bit int"))
@@ -254,7 +261,7 @@ impl Function {
             Value::Uint(value) => Some(*value),
             Value::Double(value) => truncated(*value, 0, u64::MAX as i128).map(|value| value as u64),
             Value::Text(text) => text.parse().ok(),
-            Value::Big(_) => None,
+            Value::Long(text) => whole_part(text).and_then(|value| u64::try_from(value).ok()),
             other => return self.does_not_take(std::slice::from_ref(other)),
         };
         found.map(Value::Uint).ok_or_else(|| no_conversion(value, "a 64-bit uint"))
@@ -279,7 +286,7 @@ impl Function {
             Value::Int(value) => value.to_string(),
             Value::Uint(value) => value.to_string(),
             Value::Double(value) => value.to_string(),
-            Value::Big(text) => String::from_utf8_lossy(text).into_owned(),
+            Value::Long(text) => String::from_utf8_lossy(text).into_owned(),
             Value::Time(moment) => moment.to_rfc3339(),
             Value::Duration(nanos) => duration_text(*nanos),
             Value::Bytes(bytes) => {
@@ -311,7 +318,10 @@ impl Function {
                 let text = seconds.to_string();
                 Decimal::parse(text.as_bytes()).and_then(|number| Moment::from_nanos(number.floor_scaled(9)?))
             }
-            Value::Uint(_) | Value::Big(_) => None,
+            Value::Long(seconds) => {
+                Decimal::parse(seconds).and_then(|number| Moment::from_nanos(number.floor_scaled(9)?))
+            }
+            Value::Uint(_) => None,
             other => return self.does_not_take(std::slice::from_ref(other)),
         };
         found.map(Value::Time).ok_or_else(|| no_conversion(value, "a time of the years 0 to 9999"))
@@ -422,8 +432,16 @@ pub fn as_double(value: &Value<'_>) -> Option<f64> {
         Value::Int(value) => Some(*value as f64),
         Value::Uint(value) => Some(*value as f64),
         Value::Double(value) => Some(*value),
-        Value::Big(text) => to_f64(text).ok(),
+        Value::Long(text) => to_f64(text).ok(),
         _ => None,
+    }
+}
+
+/// A number without what is behind its point.
+fn whole_part(text: &[u8]) -> Option<i128> {
+    match text.strip_prefix(b"-") {
+        Some(magnitude) => Some(-Decimal::parse(magnitude)?.floor_scaled(0)?),
+        None => Decimal::parse(text)?.floor_scaled(0),
     }
 }
 
@@ -441,7 +459,7 @@ fn no_conversion(value: &Value<'_>, wanted: &str) -> String {
         Value::Int(value) => value.to_string(),
         Value::Uint(value) => value.to_string(),
         Value::Double(value) => value.to_string(),
-        Value::Big(text) => crate::codec::time::excerpt(text),
+        Value::Long(text) => crate::codec::time::excerpt(text),
         value => value.kind_name().to_owned(),
     };
     format!("{shown} is not {wanted}")

@@ -2,9 +2,12 @@
 //!
 //! Owns compiling (once, against a [`Scope`]) and evaluating (per row). Promises: numbers compare by value across
 //! int, uint and double; arithmetic mixes int and double as double; absent is null, which `==` and `!=` take, while
-//! order and arithmetic with it fail; a name, key or index that is not there gives null. Never reads a clock.
+//! order and arithmetic with it fail; a name, key or index that is not there gives null, and so is a member that is null
+//! the same as none. A field that is given twice fails where it is looked at, and no `||` makes up for that. Never
+//! reads a clock.
 //!
-//! JSON numbers: one with a point or an exponent is a double, any other an int (a uint beyond the ints).
+//! JSON numbers: one with a point or an exponent is a double, any other an int (a uint beyond the ints). One with more
+//! digits than those hold keeps its text: it compares by its exact value, except with a double, and computes as one.
 
 mod compile;
 mod eval;
@@ -20,7 +23,9 @@ pub use eval::Fail;
 pub use value::Value;
 
 use crate::codec::rows::{Field, Kind, Rows};
+use crate::codec::scan::fits_in_a_row;
 use crate::codec::scope::Scope;
+use eval::Refusal;
 use node::{Node, NodeKind, Type};
 use value::{RowView, write_field};
 
@@ -76,8 +81,12 @@ impl Expr {
     /// The value for a row as a field; what is new is written to the arena as JSON text. `scratch` is only memory.
     pub fn field(&self, rows: &mut Rows, row: u32, scratch: &mut Vec<u8>) -> Result<Field, Box<Fail>> {
         scratch.clear();
-        let kind = write_field(&self.value(rows, row)?, scratch)
-            .map_err(|message| Box::new(Fail { message, start: self.root.start, len: self.root.len }))?;
+        let value = self.value(rows, row)?;
+        let kind = write_field(&value, scratch).or_else(|message| self.root.refuse(message))?;
+        // What comes from the payload as it was lies inside of it; what is put together can be deeper.
+        if matches!(value, Value::List(_) | Value::Map(_)) && !fits_in_a_row(scratch) {
+            return self.root.refuse(Refusal::too_deep());
+        }
         Ok(match kind {
             Kind::Null => Field::NULL,
             Kind::True | Kind::False => Field::bool(kind == Kind::True),

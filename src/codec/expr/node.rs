@@ -108,7 +108,7 @@ impl Type {
         match value {
             Value::Null => Type::Null,
             Value::Bool(_) => Type::Bool,
-            Value::Int(_) | Value::Uint(_) | Value::Double(_) | Value::Big(_) => Type::Number,
+            Value::Int(_) | Value::Uint(_) | Value::Double(_) | Value::Long(_) => Type::Number,
             Value::Text(_) => Type::Text,
             Value::Bytes(_) => Type::Bytes,
             Value::Time(_) => Type::Time,

@@ -66,6 +66,46 @@ fn numbers_compare_by_value_across_int_uint_and_double() {
 }
 
 #[test]
+fn digits_behind_a_point_count_beyond_the_doubles() {
+    for (number, equal) in [
+        ("9007199254740993.0", "9007199254740993"),
+        ("9007199254740993e0", "9007199254740993"),
+        ("1.8446744073709551615e19", "18446744073709551615u"),
+        ("123456789012345e5", "12345678901234500000u"),
+        ("1.00000000000000000", "1"),
+    ] {
+        let payload = format!("{{\"x\":{number}}}");
+        gives(&format!("x == {equal} && x in [0, {equal}] && x <= {equal}"), &payload, "true");
+        gives(&format!("x + 0.0 == {equal} + 0.0"), &payload, "true");
+    }
+    gives("x == 9007199254740992 || x == 9007199254740994", r#"{"x":9007199254740993.0}"#, "false");
+    gives("x > 1", r#"{"x":1.00000000000000000001}"#, "true");
+    gives("x == y", r#"{"x":9007199254740993.0,"y":9007199254740992.0}"#, "false");
+    gives("x == y", r#"{"x":9007199254740993.0,"y":9007199254740993}"#, "true");
+    gives("x == 0.30000000000000004", r#"{"x":0.30000000000000004}"#, "true");
+    gives("x == 9007199254740993.0", r#"{"x":9007199254740993.0}"#, "true");
+    gives("int(x)", r#"{"x":9007199254740993.9}"#, "9007199254740993");
+    gives("int(x)", r#"{"x":-9007199254740993.9}"#, "-9007199254740993");
+    gives("uint(x)", r#"{"x":18446744073709551615.0}"#, "18446744073709551615");
+    gives("-x", r#"{"x":1.50000000000000000}"#, "-1.5");
+    gives("x / 2", r#"{"x":5.00000000000000000}"#, "2.5");
+    gives("true ? x : 1", r#"{"x":0.123456789012345678901}"#, "0.123456789012345678901");
+    gives("timestamp(x)", r#"{"x":1700000000.123456789}"#, "\"2023-11-14T22:13:20.123456789Z\"");
+}
+
+#[test]
+fn a_member_that_is_null_is_the_same_as_none() {
+    let payload = r#"{"m":{"a":1,"b":null},"n":{"a":1}}"#;
+    gives("m == n && n == m && m == {'a': 1} && m == {'a': 1, 'c': null}", payload, "true");
+    gives("[m] == [n] && m in [n] && {'x': m} == {'x': n}", payload, "true");
+    gives("size(m) == size(n) && size({'a': null}) == 0", payload, "true");
+    gives("'b' in m || 'b' in {'b': null} || has(m.b)", payload, "false");
+    gives("m.map(k, k)", payload, "[\"a\"]");
+    gives("[null] == [] || [1, null] == [null, 1]", payload, "false");
+    gives("{'a': null}", payload, "{\"a\":null}");
+}
+
+#[test]
 fn text_is_text_until_it_is_converted() {
     gives("price == 1", r#"{"price":"1"}"#, "false");
     gives("double(price) > 1.0", r#"{"price":"1.5"}"#, "true");
@@ -190,6 +230,36 @@ fn what_can_be_known_before_is_said_before() {
         let error = Expr::compile_condition(text, &mut Scope::new()).map(|_| ()).unwrap_err();
         assert!(error.message.contains("a condition gives true or false"), "{text}: {}", error.message);
     }
+}
+
+#[test]
+fn virtual_fields_that_are_misspelt_or_looked_into_are_refused() {
+    refused("_Key == 'a'", "`_Key` is no virtual field: did you mean `_key`?");
+    refused("x > 1 && _header.trace == 'a'", "did you mean `_headers.trace`?");
+    refused("_headers == null", "a header is written `_headers.name`");
+    refused("_headers['a' + x] == 'b'", "known before");
+    refused("_headers[''] == 'b'", "a header is written `_headers.name`");
+    refused("'a' in _headers", "a header is written `_headers.name`");
+    refused("_key.id == 1", "`_key` has no fields");
+    refused("_Headers['a'] == 'b'", "a header is written `_headers.name`");
+    gives("[1].exists(_headers, _headers == 1)", "{}", "true");
+}
+
+#[test]
+fn a_header_is_reached_by_point_or_index() {
+    let mut scope = Scope::new();
+    let index = Expr::compile("_headers[\"content-type\"] == 'a'", &mut scope).unwrap();
+    let point = Expr::compile("_headers.`content-type` == 'a'", &mut scope).unwrap();
+    let slot = scope.resolve("_headers.content-type").unwrap();
+    let layout = scope.finish();
+    assert_eq!((layout.virtuals.len(), layout.paths.len()), (1, 0));
+    let mut rows = Rows::default();
+    rows.clear(layout.width);
+    rows.fields.resize(layout.width, Field::ABSENT);
+    rows.meta.push(Default::default());
+    let header = rows.append(Kind::Text, b"a");
+    rows.set(0, slot, header);
+    assert_eq!((index.holds(&rows, 0), point.holds(&rows, 0)), (Ok(true), Ok(true)));
 }
 
 #[test]

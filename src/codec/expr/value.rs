@@ -19,8 +19,9 @@ pub enum Value<'a> {
     Int(i64),
     Uint(u64),
     Double(f64),
-    /// The text of a number that fits neither: compares by its exact value, computes as a double.
-    Big(&'a [u8]),
+    /// The text of a number with more digits than those hold: compares by its exact value (with a double as one),
+    /// computes as a double.
+    Long(&'a [u8]),
     Text(Cow<'a, str>),
     Bytes(Cow<'a, [u8]>),
     Time(Moment),
@@ -32,6 +33,27 @@ pub enum Value<'a> {
     Array(&'a [u8]),
     /// The raw text of a payload's object.
     Object(&'a [u8]),
+}
+
+/// A number with a point of no more characters than this, and below 2^53, is told apart from all others as a double.
+const DOUBLE_CHARS: usize = 16;
+const DOUBLE_WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
+
+/// The field of an object that was given twice where somebody looked for it: the payload is broken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Twice(Box<str>);
+
+impl Twice {
+    #[cold]
+    fn of(name: &[u8]) -> Twice {
+        Twice(String::from_utf8_lossy(name).into())
+    }
+}
+
+impl std::fmt::Display for Twice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the field `{}` is given twice", self.0)
+    }
 }
 
 /// One row, as an expression sees it.
@@ -82,9 +104,12 @@ impl<'a> Value<'a> {
             if let Ok(value) = to_i64(text) {
                 return Value::Int(value);
             }
-            return to_u64(text).map_or(Value::Big(text), Value::Uint);
+            return to_u64(text).map_or(Value::Long(text), Value::Uint);
         }
-        to_f64(text).map_or(Value::Big(text), Value::Double)
+        match to_f64(text) {
+            Ok(value) if value.abs() < DOUBLE_WHOLE_MAX && text.len() <= DOUBLE_CHARS => Value::Double(value),
+            _ => Value::Long(text),
+        }
     }
 
     /// The kind's name, for messages.
@@ -92,7 +117,7 @@ impl<'a> Value<'a> {
         match self {
             Value::Null => "null",
             Value::Bool(_) => "a boolean",
-            Value::Int(_) | Value::Uint(_) | Value::Double(_) | Value::Big(_) => "a number",
+            Value::Int(_) | Value::Uint(_) | Value::Double(_) | Value::Long(_) => "a number",
             Value::Text(_) => "text",
             Value::Bytes(_) => "bytes",
             Value::Time(_) => "a timestamp",
@@ -103,7 +128,7 @@ impl<'a> Value<'a> {
     }
 
     pub fn is_number(&self) -> bool {
-        matches!(self, Value::Int(_) | Value::Uint(_) | Value::Double(_) | Value::Big(_))
+        matches!(self, Value::Int(_) | Value::Uint(_) | Value::Double(_) | Value::Long(_))
     }
 
     /// The elements of a list, out of the raw text where it still is one.
@@ -115,36 +140,38 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The members of an object, the last one of a name given twice.
-    pub fn as_map(&self) -> Option<Cow<'_, [(Value<'a>, Value<'a>)]>> {
+    /// The members of an object but those that are null, which is the same as not there.
+    pub fn as_map(&self) -> Result<Option<Members<'_, 'a>>, Twice> {
         let raw = match self {
-            Value::Map(map) => return Some(Cow::Borrowed(map)),
-            Value::Object(raw) => raw,
-            _ => return None,
-        };
-        let mut map: Vec<(Value<'a>, Value<'a>)> = Vec::new();
-        for (name, value) in members(raw) {
-            let name = Value::Text(utf8(name));
-            match map.iter_mut().find(|(known, _)| *known == name) {
-                Some(known) => known.1 = Value::of_raw(value),
-                None => map.push((name, Value::of_raw(value))),
+            Value::Map(map) if map.iter().all(|(_, value)| *value != Value::Null) => {
+                return Ok(Some(Cow::Borrowed(map)));
             }
-        }
-        Some(Cow::Owned(map))
+            Value::Map(map) => {
+                let there = map.iter().filter(|(_, value)| *value != Value::Null);
+                return Ok(Some(Cow::Owned(there.cloned().collect())));
+            }
+            Value::Object(raw) => raw,
+            _ => return Ok(None),
+        };
+        let all: Vec<_> = members(raw).collect();
+        each_once(&all)?;
+        let there = all.into_iter().map(|(name, value)| (Value::Text(utf8(name)), Value::of_raw(value)));
+        Ok(Some(Cow::Owned(there.filter(|(_, value)| *value != Value::Null).collect())))
     }
 
     /// The member of that name; null where there is none, or where this is no object.
-    pub fn member(&self, name: &str) -> Value<'a> {
+    pub fn member(&self, name: &str) -> Result<Value<'a>, Twice> {
         match self {
             Value::Object(raw) => {
-                let found = members(raw).filter(|(known, _)| known.as_ref() == name.as_bytes()).last();
-                found.map_or(Value::Null, |(_, value)| Value::of_raw(value))
+                let mut found = members(raw).filter(|(known, _)| known.as_ref() == name.as_bytes());
+                let value = found.next().map_or(Value::Null, |(_, value)| Value::of_raw(value));
+                if found.next().is_some() { Err(Twice::of(name.as_bytes())) } else { Ok(value) }
             }
             Value::Map(map) => {
                 let is_it = |known: &Value<'_>| matches!(known, Value::Text(known) if known == name);
-                map.iter().find(|(known, _)| is_it(known)).map_or(Value::Null, |(_, value)| value.clone())
+                Ok(map.iter().find(|(known, _)| is_it(known)).map_or(Value::Null, |(_, value)| value.clone()))
             }
-            _ => Value::Null,
+            _ => Ok(Value::Null),
         }
     }
 
@@ -164,7 +191,7 @@ impl<'a> Value<'a> {
             Value::Map(map) => {
                 Value::Map(map.into_iter().map(|(name, value)| (name.into_static(), value.into_static())).collect())
             }
-            Value::Big(_) | Value::Array(_) | Value::Object(_) => {
+            Value::Long(_) | Value::Array(_) | Value::Object(_) => {
                 unreachable!("constants of expressions hold no payload")
             }
         }
@@ -189,10 +216,14 @@ fn utf8(text: Cow<'_, [u8]>) -> Cow<'_, str> {
     }
 }
 
+/// Names and values of an object.
+pub type Members<'v, 'a> = Cow<'v, [Member<'a>]>;
+type Member<'a> = (Value<'a>, Value<'a>);
+
 /// `==`: by value; values of different kinds are never equal.
 #[inline]
-pub fn equal(left: &Value<'_>, right: &Value<'_>) -> bool {
-    match (left, right) {
+pub fn equal(left: &Value<'_>, right: &Value<'_>) -> Result<bool, Twice> {
+    Ok(match (left, right) {
         (Value::Null, Value::Null) => true,
         (Value::Bool(left), Value::Bool(right)) => left == right,
         (Value::Text(left), Value::Text(right)) => left == right,
@@ -200,21 +231,52 @@ pub fn equal(left: &Value<'_>, right: &Value<'_>) -> bool {
         (Value::Time(left), Value::Time(right)) => left == right,
         (Value::Duration(left), Value::Duration(right)) => left == right,
         (left, right) if left.is_number() && right.is_number() => order_numbers(left, right) == Some(Ordering::Equal),
-        _ => equal_containers(left, right),
-    }
+        _ => return equal_containers(left, right),
+    })
 }
 
-fn equal_containers(left: &Value<'_>, right: &Value<'_>) -> bool {
+fn equal_containers(left: &Value<'_>, right: &Value<'_>) -> Result<bool, Twice> {
     if let (Some(left), Some(right)) = (left.as_list(), right.as_list()) {
-        return left.len() == right.len() && left.iter().zip(right.iter()).all(|(left, right)| equal(left, right));
+        if left.len() != right.len() {
+            return Ok(false);
+        }
+        for (left, right) in left.iter().zip(right.iter()) {
+            if !equal(left, right)? {
+                return Ok(false);
+            }
+        }
+        return Ok(true);
     }
-    if let (Some(left), Some(right)) = (left.as_map(), right.as_map()) {
-        let has = |name: &Value<'_>, value: &Value<'_>| {
-            right.iter().any(|(known, other)| equal(known, name) && equal(other, value))
-        };
-        return left.len() == right.len() && left.iter().all(|(name, value)| has(name, value));
+    let (Some(left), Some(right)) = (left.as_map()?, right.as_map()?) else { return Ok(false) };
+    if left.len() != right.len() {
+        return Ok(false);
     }
-    false
+    for ((left_name, left), (right_name, right)) in by_name(&left).into_iter().zip(by_name(&right)) {
+        if !equal(left_name, right_name)? || !equal(left, right)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Sorted by name. Names of different kinds are different names.
+fn by_name<'m, 'a>(map: &'m [Member<'a>]) -> Vec<&'m Member<'a>> {
+    let mut sorted: Vec<&Member<'a>> = map.iter().collect();
+    sorted.sort_by(|(left, _), (right, _)| {
+        let same_kind = || order(left, right).flatten().unwrap_or(Ordering::Equal);
+        left.kind_name().cmp(right.kind_name()).then_with(same_kind)
+    });
+    sorted
+}
+
+/// Fails where a name is given twice.
+fn each_once(members: &[(Cow<'_, [u8]>, Raw<'_>)]) -> Result<(), Twice> {
+    let mut names: Vec<&[u8]> = members.iter().map(|(name, _)| name.as_ref()).collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(Twice::of(pair[0])),
+        None => Ok(()),
+    }
 }
 
 /// The order of two values of one kind; `None` where they have none (`Some(None)` where one is no number at all).
@@ -232,22 +294,22 @@ pub fn order(left: &Value<'_>, right: &Value<'_>) -> Option<Option<Ordering>> {
     }
 }
 
-/// Exact over all pairs; `None` where one is NaN or has an exponent beyond reading.
+/// Exact but between a double and a long number; `None` where one is NaN or has an exponent beyond reading.
 fn order_numbers(left: &Value<'_>, right: &Value<'_>) -> Option<Ordering> {
     match (left, right) {
         (Value::Double(left), Value::Double(right)) => left.partial_cmp(right),
         (Value::Double(left), right) => order_double(right, *left).map(Ordering::reverse),
         (left, Value::Double(right)) => order_double(left, *right),
-        (Value::Big(left), Value::Big(right)) => number::compare(left, right),
-        (Value::Big(left), _) => Some(sign_of(left)),
-        (_, Value::Big(right)) => Some(sign_of(right).reverse()),
+        (Value::Long(left), Value::Long(right)) => number::compare(left, right),
+        (Value::Long(left), right) => number::compare(left, whole(right)?.to_string().as_bytes()),
+        (left, Value::Long(right)) => number::compare(whole(left)?.to_string().as_bytes(), right),
         (left, right) => Some(whole(left)?.cmp(&whole(right)?)),
     }
 }
 
-/// A big number lies beyond all 64-bit ones, on the side of its sign.
-fn sign_of(big: &[u8]) -> Ordering {
-    if big.first() == Some(&b'-') { Ordering::Less } else { Ordering::Greater }
+/// A number beyond all doubles lies on the side of its sign.
+fn sign_of(long: &[u8]) -> Ordering {
+    if long.first() == Some(&b'-') { Ordering::Less } else { Ordering::Greater }
 }
 
 /// The value of an int or uint.
@@ -261,7 +323,7 @@ pub fn whole(value: &Value<'_>) -> Option<i128> {
 
 fn order_double(left: &Value<'_>, right: f64) -> Option<Ordering> {
     let left = match left {
-        Value::Big(text) => {
+        Value::Long(text) => {
             return to_f64(text).map_or(Some(sign_of(text)), |left| left.partial_cmp(&right));
         }
         left => whole(left)?,
@@ -302,7 +364,7 @@ fn write_json(value: &Value<'_>, out: &mut Vec<u8>) -> Result<Kind, String> {
         // The shortest text that reads back as the same double; whole ones with `.0`.
         Value::Double(value) if value.is_finite() => Ok(write_word(&format!("{value:?}"), Kind::Number, out)),
         Value::Double(value) => Err(format!("{value} is not a JSON number")),
-        Value::Big(text) => Ok(write_raw(text, Kind::Number, out)),
+        Value::Long(text) => Ok(write_raw(text, Kind::Number, out)),
         Value::Array(raw) => Ok(write_raw(raw, Kind::Array, out)),
         Value::Object(raw) => Ok(write_raw(raw, Kind::Object, out)),
         Value::List(list) => {

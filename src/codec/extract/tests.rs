@@ -75,6 +75,16 @@ fn a_literal_dotted_key_wins_over_the_path_at_every_level() {
 }
 
 #[test]
+fn a_literal_dotted_key_wins_in_a_long_path_too() {
+    let value = |payload: &str| extract(&["a.b.c.d.e.f.g.h.i.j"], payload.as_bytes()).unwrap()[0].1.clone();
+    let plain = r#""b":{"c":{"d":{"e":{"f":{"g":{"h":{"i":{"j":1}}}}}}}}"#;
+    assert_eq!(value(&format!(r#"{{"a":{{{plain}}}}}"#)), "1");
+    assert_eq!(value(&format!(r#"{{"a":{{{plain}}},"a.b.c.d.e.f.g.h":{{"i":{{"j":2}}}}}}"#)), "2");
+    assert_eq!(value(&format!(r#"{{"a":{{{plain},"b.c.d.e.f.g.h.i.j":3}}}}"#)), "3");
+    assert_eq!(value(&format!(r#"{{"a":{{{plain}}},"a.b":{{"c":0}},"a.b.c.d.e.f.g.h.i.j":4}}"#)), "4");
+}
+
+#[test]
 fn broken_payloads_are_told_by_reason_and_place() {
     broken("", "not_json", 0);
     broken("[1]", "not_an_object", 0);

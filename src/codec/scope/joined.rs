@@ -3,9 +3,10 @@
 //! Owns the rule what a join's rows are made of. Promises: a slot that is filled before a join and read behind it is
 //! kept by that join; nothing else is, so that what waits in state is no larger than what is used.
 
-use super::{Entry, Layout, Scope, UnknownName, Virtual};
+use super::{DerivedPath, Entry, Layout, Scope, UnknownName, Virtual};
 use crate::codec::packed::Packing;
 use crate::codec::rows::Slot;
+use std::collections::BTreeSet;
 
 /// A join that the scope has passed.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ struct Column {
     left: Slot,
     right: Slot,
     into: Slot,
+    /// No later join's object is asked for it.
+    is_last: bool,
 }
 
 /// How many joins lie behind a row when a slot is filled, and when it is read for the last time.
@@ -46,6 +49,8 @@ pub struct JoinLayout {
     pub fields: JoinFields,
     /// What is known of a row behind the join by name: fields that it keeps of the left, and those of its object.
     pub names: Vec<(String, Slot)>,
+    /// What the packed fields of both sides mean, in their order: state that was packed under other words is not ours.
+    pub kept: String,
 }
 
 /// The fields of a join.
@@ -61,6 +66,8 @@ pub struct JoinFields {
     pub keys: Vec<(usize, Slot)>,
     /// Names of columns alone: the left's field, or where it has none, the right's.
     pub either: Vec<Either>,
+    /// Says that there was no left row, here or at an earlier join, for the columns that a later join is asked for.
+    pub alone: Option<Slot>,
 }
 
 /// A field that comes from the left row, if it has one of that name, else from the right one.
@@ -70,6 +77,8 @@ pub struct Either {
     /// Which of `right`.
     pub right: usize,
     pub into: Slot,
+    /// Nobody is asked after this one.
+    pub is_last: bool,
 }
 
 impl Scope {
@@ -99,14 +108,33 @@ impl Scope {
         self.read_behind(into, self.joins.len());
         let own = of_row.ok();
         let mut left = own.unwrap_or(into);
+        let last = sources.last().map_or(first, |(join, _)| *join);
+        if last > self.joins_selected() {
+            self.note_alone(last);
+        }
         for (join, right) in sources {
             if left != into {
                 self.read_behind(left, join + 1);
             }
-            self.joins[join].columns.push(Column { own, left, right, into });
+            self.joins[join].columns.push(Column { own, left, right, into, is_last: join == last });
             left = into;
         }
         Ok(into)
+    }
+
+    /// How many joins lie before the last select, which has made a row of what they gave.
+    fn joins_selected(&self) -> usize {
+        self.joins_before.last().copied().unwrap_or(0)
+    }
+
+    /// At that join it is asked whether a row had no left one at an earlier join.
+    fn note_alone(&mut self, join: usize) {
+        let slot = match self.alone {
+            Some(slot) => slot,
+            None => self.slot_filled_behind(self.joins_selected() + 1),
+        };
+        self.alone = Some(slot);
+        self.read_behind(slot, join + 1);
     }
 
     /// Which join's object a path begins with, and what is left of it.
@@ -119,9 +147,12 @@ impl Scope {
     /// The slot of a field below a joined object.
     pub(super) fn joined_slot(&mut self, join: usize, path: &str, below: &str) -> Result<Slot, UnknownName> {
         let Joined { name, right, .. } = &mut self.joins[join];
-        let right = right.resolve(below).map_err(|unknown| {
-            let known = unknown.known.iter().map(|known| format!("{name}.{known}")).collect();
-            UnknownName { path: path.to_owned(), known }
+        let right = right.resolve(below).map_err(|unknown| match unknown {
+            UnknownName::NotSelected { known, .. } => {
+                let known = known.iter().map(|known| format!("{name}.{known}")).collect();
+                UnknownName::NotSelected { path: path.to_owned(), known }
+            }
+            UnknownName::NotVirtual { instead, .. } => UnknownName::NotVirtual { path: path.to_owned(), instead },
         })?;
         Ok(self.slot_of_right(join, right))
     }
@@ -158,9 +189,61 @@ impl Scope {
     /// What each join is made of; they are taken out.
     pub(super) fn join_layouts(&mut self) -> Vec<JoinLayout> {
         let names: Vec<Option<String>> = (0..self.width).map(|slot| self.name_of(Slot(slot))).collect();
+        let meanings: Vec<String> = (0..self.width).map(|slot| self.meaning(Slot(slot))).collect();
         let joins = std::mem::take(&mut self.joins);
-        let layouts = joins.into_iter().enumerate().map(|(number, join)| join.layout(number, &self.lives));
-        layouts.map(|layout| JoinLayout { names: layout.fields.named(&names), ..layout }).collect()
+        let layouts = joins.into_iter().enumerate().map(|(number, join)| {
+            let mut layout = join.layout(number, &self.lives, &meanings);
+            layout.names = layout.fields.named(&names);
+            let asks = |slot: &Slot| (self.joins_selected()..self.lives[slot.0 as usize].read_behind).contains(&number);
+            layout.fields.alone = self.alone.filter(asks);
+            layout
+        });
+        layouts.collect()
+    }
+
+    /// What fills a slot, in words that depend on nothing but the steps and what the slot was asked for: not on its
+    /// number, and not on the order in which columns ask.
+    fn meaning(&self, slot: Slot) -> String {
+        let payload = self.payload.iter().find(|path| path.slot == slot).map(|path| format!("field {:?}", path.parts));
+        let of_virtual = || Some(self.virtuals.iter().find(|(_, known)| *known == slot)?.0.name());
+        let derived = || {
+            let DerivedPath { select, from, path, .. } = self.derived.iter().find(|derived| derived.slot == slot)?;
+            Some(format!("{path:?} behind select {select} below {}", self.meaning(*from)))
+        };
+        let whole = || (self.whole == Some(slot)).then(|| "row".to_owned());
+        let joined = || {
+            self.joins.iter().enumerate().find_map(|(number, join)| {
+                let (right, _) = join.fields.iter().find(|(_, into)| *into == slot)?;
+                Some(format!("join {number} {}", join.right.meaning(*right)))
+            })
+        };
+        let computed = || {
+            let number = self.computed.iter().position(|known| *known == slot)?;
+            Some(format!("computed {number}"))
+        };
+        let alone = || (self.alone == Some(slot)).then(|| "alone".to_owned());
+        let found = payload
+            .or_else(of_virtual)
+            .or_else(derived)
+            .or_else(whole)
+            .or_else(joined)
+            .or_else(computed)
+            .or_else(alone);
+        found.unwrap_or_else(|| self.meaning_of_column(slot))
+    }
+
+    /// The left's field, or one of the first object that has it.
+    fn meaning_of_column(&self, slot: Slot) -> String {
+        let mut text = "column".to_owned();
+        for (number, join) in self.joins.iter().enumerate() {
+            for column in join.columns.iter().filter(|column| column.into == slot) {
+                if text == "column" {
+                    text += &column.own.map(|own| format!(" {}", self.meaning(own))).unwrap_or_default();
+                }
+                text += &format!(" or join {number} {}", join.right.meaning(column.right));
+            }
+        }
+        text
     }
 
     /// How a person calls what a slot holds; `None` for what an expression made and nobody named.
@@ -191,32 +274,42 @@ impl Scope {
 }
 
 impl Joined {
-    fn layout(mut self, number: usize, lives: &[Life]) -> JoinLayout {
+    fn layout(mut self, number: usize, lives: &[Life], meanings: &[String]) -> JoinLayout {
         let is_kept = |life: &Life| life.filled_behind <= number && number < life.read_behind;
-        let kept = lives.iter().enumerate().filter(|(_, life)| is_kept(life));
-        let left: Vec<Slot> = kept.map(|(slot, _)| Slot(slot as u16)).collect();
-        let mut right: Vec<Slot> = Vec::new();
-        let mut place = |slot: Slot| {
-            right.iter().position(|known| *known == slot).unwrap_or_else(|| {
-                right.push(slot);
-                right.len() - 1
-            })
-        };
-        let joined = self.fields.iter().map(|(from, into)| (place(*from), *into)).collect();
+        let kept = lives.iter().enumerate().filter(|(_, life)| is_kept(life)).map(|(slot, _)| Slot(slot as u16));
+        let (left, left_meanings) = in_order(kept, |slot| meanings[slot.0 as usize].clone());
         let read = self.keys.iter().filter(|(of_left, _)| left.contains(of_left));
-        let mut keys: Vec<(usize, Slot)> = read.map(|(of_left, of_right)| (place(*of_right), *of_left)).collect();
+        let mut keys: Vec<(Slot, Slot)> = read.map(|(of_left, of_right)| (*of_right, *of_left)).collect();
         for column in &self.columns {
             // The key under a column's name that passed an earlier join.
             let key = self.keys.iter().find(|(of_left, _)| column.own == Some(*of_left) && *of_left != column.left);
-            keys.extend(key.map(|(_, of_right)| (place(*of_right), column.left)));
+            keys.extend(key.map(|(_, of_right)| (*of_right, column.left)));
         }
-        let either = |column: &Column| Either { left: column.left, right: place(column.right), into: column.into };
+        let of_right = self.fields.iter().chain(&keys).map(|(from, _)| *from);
+        let of_right = of_right.chain(self.columns.iter().map(|column| column.right));
+        let (right, right_meanings) = in_order(of_right, |slot| self.right.meaning(slot));
+        let place = |slot: Slot| right.iter().position(|known| *known == slot).expect("it was just collected");
+        let placed = |(from, into): &(Slot, Slot)| (place(*from), *into);
+        let either = |&Column { left, right, into, is_last, .. }: &Column| {
+            let right = place(right);
+            Either { left, right, into, is_last }
+        };
+        let (joined, keys) = (self.fields.iter().map(placed).collect(), keys.iter().map(placed).collect());
         let either = self.columns.iter().map(either).collect();
         let object = self.right.object_of_selected();
-        let fields =
-            JoinFields { left: Packing { slots: left }, right: Packing { slots: right }, joined, keys, either };
-        JoinLayout { right: self.right.layout(), object, fields, names: vec![] }
+        let (left, right) = (Packing { slots: left }, Packing { slots: right });
+        let fields = JoinFields { left, right, joined, keys, either, alone: None };
+        let kept = format!("{left_meanings:?} {right_meanings:?}");
+        JoinLayout { right: self.right.layout(), object, fields, names: vec![], kept }
     }
+}
+
+/// Each slot once, in the order of what they mean: so columns that change places change nothing that is stored.
+fn in_order(slots: impl Iterator<Item = Slot>, meaning: impl Fn(Slot) -> String) -> (Vec<Slot>, Vec<String>) {
+    let slots: BTreeSet<Slot> = slots.collect();
+    let mut named: Vec<(String, Slot)> = slots.into_iter().map(|slot| (meaning(slot), slot)).collect();
+    named.sort_unstable();
+    named.into_iter().map(|(meaning, slot)| (slot, meaning)).unzip()
 }
 
 impl JoinFields {
@@ -275,6 +368,20 @@ mod tests {
         let fields = fields(scope);
         assert_eq!(fields.left.slots, [both, behind]);
         assert_eq!((fields.joined, fields.right.slots.len()), (vec![(0, of_payment)], 1));
+    }
+
+    #[test]
+    fn what_is_kept_lies_in_an_order_that_does_not_depend_on_the_columns() {
+        let kept = |columns: &[&str]| {
+            let mut scope = joined();
+            columns.iter().for_each(|column| _ = scope.resolve_column(column).unwrap());
+            let (_, joins) = scope.finish_with_joins();
+            joins[0].kept.clone()
+        };
+        let plain = kept(&["id", "amount", "payment.bank", "_offset"]);
+        assert_eq!(kept(&["_offset", "payment.bank", "amount", "id"]), plain);
+        assert_ne!(kept(&["id", "amount", "payment.bank", "_offset", "note"]), plain);
+        assert_ne!(kept(&["id", "payment.amount", "payment.bank", "_offset"]), plain);
     }
 
     #[test]

@@ -83,9 +83,19 @@ impl Check<'_> {
             ca: path(&spec.ca),
             cert: path(&spec.cert),
             key: path(&spec.key),
-            key_password: spec.key_password.clone(),
+            key_password: spec.key_password.clone().map(|at| at.value),
             skip_verification: value_or(&spec.skip_verification, || false),
         }
+    }
+
+    /// TLS to ClickHouse: what reads the key there opens no encrypted one.
+    fn plain_key_plan(&mut self, spec: &TlsSpec) -> TlsPlan {
+        if let Some(at) = spec.key_password.as_ref().filter(|at| !at.value.0.is_empty()) {
+            let finding = at.error("encrypted_key", "the key of a ClickHouse connection cannot be encrypted");
+            let help = "decrypt it (`openssl pkey -in key.pem -out plain.pem`) and leave out `key_password`";
+            self.say(finding.with_help(help));
+        }
+        TlsPlan { key_password: None, ..self.tls_plan(spec) }
     }
 
     /// The connection of a sink: each part its own, else `beside` (the sink's, for a dead-letter table), else the
@@ -104,8 +114,8 @@ impl Check<'_> {
             let finding = named.error("missing_field", "where ClickHouse is, nobody says: `url` is missing");
             self.say(finding.with_help("at the top: `clickhouse: { url: \"http://localhost:8123\" }`"));
         }
-        if let (Some(tls), Some(url)) = (tls, urls.iter().find(|url| url.value.starts_with("http://"))) {
-            let finding = tls.at.error("unused", format!("`tls` does nothing for `{}`", url.value));
+        if let (Some(tls), true) = (tls, urls.iter().any(|url| url.value.starts_with("http://"))) {
+            let finding = tls.at.error("unused", "`tls` does nothing for a URL that begins with `http://`");
             self.say(finding.as_warning().with_help("a server with TLS is reached by `https://`"));
         }
         let text = |pick: fn(&ClickHouseSpec) -> &Option<At<String>>, default: &str| {
@@ -117,7 +127,7 @@ impl Check<'_> {
             user: text(|layer| &layer.user, defaults::USER),
             password: layers.iter().find_map(|layer| layer.password.clone()).unwrap_or(Secret(String::new())),
             auth: layers.iter().find_map(|layer| layer.auth.as_ref()).map_or(HttpAuth::Basic, |at| at.value),
-            tls: tls.map(|tls| self.tls_plan(tls)).unwrap_or_default(),
+            tls: tls.map(|tls| self.plain_key_plan(tls)).unwrap_or_default(),
             urls: urls.iter().map(|url| url.value.clone()).collect(),
         })
     }

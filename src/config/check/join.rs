@@ -1,7 +1,8 @@
 //! Joins: which options go together, and what the inputs of one pipeline have to share.
 
+use super::step::{Drafted, DraftedSteps};
 use super::{Check, defaults, value_or};
-use crate::config::plan::{JoinLate, JoinPlan, KafkaPlan, Matching, SidePlan, StepPlan, TimePlan, TopicPlan};
+use crate::config::plan::{JoinLate, JoinPlan, KafkaPlan, Matching, SidePlan, TimePlan, TopicPlan};
 use crate::config::read::At;
 use crate::config::spec::connection::KafkaSpec;
 use crate::config::spec::join::{JoinKind, JoinSpec, JoinType, WithSpec};
@@ -50,7 +51,8 @@ impl<'s> Inputs<'s> {
 }
 
 impl Check<'_> {
-    pub(super) fn join_plan<'s>(&mut self, spec: &'s JoinSpec, inputs: &mut Inputs<'s>) -> Option<JoinPlan> {
+    /// `None`: it is not known what names it adds.
+    pub(super) fn join_plan<'s>(&mut self, spec: &'s JoinSpec, inputs: &mut Inputs<'s>) -> Option<Drafted<JoinPlan>> {
         if inputs.is_right_side {
             let finding = spec.at.error("nested_join", "the right side of a join cannot have joins of its own");
             self.say(finding.with_help("join the topics one after the other, in the steps of the pipeline"));
@@ -72,22 +74,31 @@ impl Check<'_> {
             let message = format!("the key has {} fields on the left and {} on the right", left.len(), right.len());
             self.say(spec.at.error("key_sizes", message).with_help("they are compared pair by pair: name as many"));
         }
-        let (side, steps) = with.map(|with| self.right_side(with, is_table, inputs)).unzip();
-        let matching = matching?;
-        Some(JoinPlan {
+        let right = with.map(|with| self.right_side(with, is_table, inputs));
+        let right_steps = right.as_ref().and_then(|(_, steps)| steps.whole());
+        let is_whole = matching.is_some()
+            && key.is_some()
+            && right_steps.is_some()
+            && right.as_ref().is_some_and(|(side, _)| !side.inputs.is_empty());
+        let with = right.as_ref().map_or_else(|| self.no_side(), |(side, _)| side.clone());
+        // Of steps that end nowhere it is not known what names they leave: then all are.
+        let steps = right.filter(|(_, steps)| steps.are_all).map(|(_, steps)| steps.steps).unwrap_or_default();
+        let matching = matching.unwrap_or(Matching::Temporal { within_ms: 0, exact: false });
+        let plan = JoinPlan {
             at: spec.at.at,
             name: name?,
-            with: side.flatten()?,
-            steps: steps.flatten()?,
-            left_key: left_key?,
-            right_key: right_key?,
+            with,
+            steps,
+            left_key: left_key.unwrap_or_default(),
+            right_key: right_key.unwrap_or_default(),
             matching,
             keeps_left,
             keeps_right,
             late: value_or(&spec.late, || JoinLate::Join),
             max_skew_ms: value_or(&spec.max_skew_ms, || defaults::max_skew_ms(matching.reach_ms())),
             rows_per_key_max: value_or(&spec.max_rows_per_key, || defaults::ROWS_PER_KEY),
-        })
+        };
+        Some(Drafted { value: plan, is_whole })
     }
 
     fn matching(&mut self, spec: &JoinSpec, is_table: bool) -> Option<Matching> {
@@ -174,22 +185,20 @@ impl Check<'_> {
         Some(name.clone())
     }
 
-    /// What the right side reads, and its steps.
+    /// What the right side reads (no input, where it is not known which), and its steps.
     fn right_side<'s>(
         &mut self,
         with: &'s WithSpec,
         is_table: bool,
         inputs: &mut Inputs<'s>,
-    ) -> (Option<SidePlan>, Option<Vec<StepPlan>>) {
+    ) -> (SidePlan, DraftedSteps) {
         self.retained(with, is_table);
         let side = self.side_plan(&with.source, vec![], inputs.interval);
         let own = with.source.kafka.as_ref();
         own.into_iter().for_each(|own| self.one_connection(own, &with.source.at, inputs));
-        let topics = own.and_then(|own| self.topics_plan(&with.source, &own.topics, "with"));
-        let side = topics.map(|topics| {
-            let places = topics.into_iter().map(|topic| self.input_of(topic, &side, is_table, with, inputs)).collect();
-            SidePlan { inputs: places, ..side }
-        });
+        let topics = own.and_then(|own| self.topics_plan(&with.source, &own.topics, "with")).unwrap_or_default();
+        let places = topics.into_iter().map(|topic| self.input_of(topic, &side, is_table, with, inputs)).collect();
+        let side = SidePlan { inputs: places, ..side };
         inputs.is_right_side = true;
         let steps = self.steps_plan(&with.steps, inputs);
         inputs.is_right_side = false;

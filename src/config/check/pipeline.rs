@@ -3,8 +3,8 @@
 use super::join::Inputs;
 use super::{Check, defaults, value_or};
 use crate::config::plan::{
-    DeliveryGuarantee, FollowOr, HaltOr, KafkaPlan, PipelinePlan, SidePlan, StartAt, TimePlan, TimeUnit, Tombstones,
-    TopicPlan, UnclearChoice,
+    DeliveryGuarantee, Draft, FollowOr, HaltOr, KafkaPlan, PipelinePlan, SidePlan, StartAt, TimePlan, TimeUnit,
+    Tombstones, TopicPlan, UnclearChoice,
 };
 use crate::config::read::At;
 use crate::config::spec::connection::KafkaSpec;
@@ -20,7 +20,8 @@ const TOPICS_MAX: usize = 64;
 const TOPIC_CHARS_MAX: usize = 249;
 
 impl Check<'_> {
-    pub(super) fn pipeline_plan(&mut self, spec: &PipelineSpec) -> Option<PipelinePlan> {
+    /// The plan, where all of it is there, and what is left of it where not.
+    pub(super) fn pipeline_plan(&mut self, spec: &PipelineSpec) -> (Option<PipelinePlan>, Draft) {
         let name = spec.name.as_ref().filter(|name| self.name_fits(name));
         let pipeline = name.map_or("pipeline", |name| &name.value);
         let source = spec.source.as_ref();
@@ -33,30 +34,50 @@ impl Check<'_> {
         inputs.interval = interval;
         let steps = self.steps_plan(&spec.steps, &mut inputs);
         let topics = (of_source > 0).then_some(inputs.topics);
+        let columns = spec.sink.as_ref().filter(|_| steps.are_all).map(|SinkSpec::ClickHouse(sink)| &sink.columns);
+        let draft = Draft {
+            path: spec.path.clone(),
+            source: side.clone().unwrap_or_else(|| self.no_side()),
+            steps: steps.steps.clone(),
+            columns: columns.cloned().unwrap_or_default(),
+        };
         let sink = spec.sink.as_ref().and_then(|sink| self.sink_plan(sink));
         let dead_letters = self.dead_letters_plan(spec, topics.as_deref().unwrap_or_default(), sink.as_ref());
         self.race_between_topics(spec);
         if let (Some(name), Some(topics)) = (name, topics.as_ref().filter(|topics| topics.len() > TOPICS_MAX)) {
             let message = format!("a pipeline reads at most {TOPICS_MAX} topics, and these are {}", topics.len());
             self.say(name.error("too_many", message));
-            return None;
+            return (None, draft);
         }
-        Some(PipelinePlan {
-            name: name?.value.clone(),
-            at: name?.at,
-            kafka: kafka?,
-            topics: topics?,
-            source: side?,
-            steps: steps?,
-            sink: sink?,
-            dead_letters: dead_letters?,
-            delivery: value_or(&spec.delivery, || DeliveryGuarantee::ExactlyOnce),
-            on_gap: value_or(&spec.on_gap, || HaltOr::Halt),
-            on_offset_reset: value_or(&spec.on_offset_reset, || FollowOr::Follow),
-            on_partition_growth: value_or(&spec.on_partition_growth, || HaltOr::Halt),
-            on_unclear: value_or(&spec.on_unclear, || UnclearChoice::Halt),
-            strict: value_or(&spec.strict, || false),
-        })
+        let plan = || {
+            Some(PipelinePlan {
+                name: name?.value.clone(),
+                at: name?.at,
+                kafka: kafka?,
+                topics: topics?,
+                source: side?,
+                steps: steps.whole()?,
+                sink: sink?,
+                dead_letters: dead_letters?,
+                delivery: value_or(&spec.delivery, || DeliveryGuarantee::ExactlyOnce),
+                on_gap: value_or(&spec.on_gap, || HaltOr::Halt),
+                on_offset_reset: value_or(&spec.on_offset_reset, || FollowOr::Follow),
+                on_partition_growth: value_or(&spec.on_partition_growth, || HaltOr::Halt),
+                on_unclear: value_or(&spec.on_unclear, || UnclearChoice::Halt),
+                strict: value_or(&spec.strict, || false),
+            })
+        };
+        (plan(), draft)
+    }
+
+    /// Stands for a side that is not written.
+    pub(super) fn no_side(&mut self) -> SidePlan {
+        SidePlan {
+            inputs: vec![],
+            time: self.time_plan(None, None),
+            tombstones: Tombstones::Skip,
+            max_payload_bytes: defaults::MAX_PAYLOAD_BYTES as usize,
+        }
     }
 
     /// The name is a folder, a part of the group and of every token.

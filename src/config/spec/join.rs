@@ -1,8 +1,6 @@
-//! A join as typed. The grammar is whole, so that a document can be judged; running one is not in this version
-//! (the table of steps says so with `later`).
+//! A join as typed: its right side, its key, and what it does with rows that meet nobody or come late.
 
 use super::pipeline::{SOURCE_FIELDS, SourceSpec};
-use super::read_list;
 use super::step::{KEY_SHAPE, STEP, StepSpec, read_key};
 use crate::config::grammar::{Field, Object, Shape, Words, names};
 use crate::config::plan::{JoinLate, KeyPlan};
@@ -157,7 +155,7 @@ impl WithSpec {
         let fields = value.fields(&WITH)?;
         Some(WithSpec {
             source: SourceSpec::from_fields(&fields),
-            steps: read_list(&fields, "steps", StepSpec::read),
+            steps: StepSpec::read_list(&fields, "steps"),
             retain_ms: fields.duration_or_forever("retain"),
             bootstrap: fields.bool("bootstrap"),
         })

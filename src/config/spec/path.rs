@@ -1,10 +1,7 @@
 //! Field paths (`a.b.c`), virtual fields (`_key`) and expressions, as typed.
 
 use crate::config::plan::{ExprText, FieldPath};
-use crate::config::read::{Value, nearest};
-
-/// Virtual fields that stand alone; `_headers.name` takes a name.
-const VIRTUAL: &[&str] = &["_topic", "_partition", "_offset", "_timestamp", "_key"];
+use crate::config::read::Value;
 
 pub fn read_path(value: &Value<'_>) -> Option<FieldPath> {
     let text = value.text()?;
@@ -14,8 +11,11 @@ pub fn read_path(value: &Value<'_>) -> Option<FieldPath> {
         path if path.trim() != path => Some(format!("without the spaces: `{}`", path.trim())),
         path if path.starts_with("$.") => Some(format!("without `$.`: `{}`", &path[2..])),
         path if path.starts_with("_headers.") => None,
+        path if path.starts_with('`') != path.ends_with('`') || path == "`" || path == "``" => {
+            Some("backticks stand around a path, or nowhere".into())
+        }
         path if path.split('.').any(str::is_empty) => Some("no part of a path is empty: `user.name`".into()),
-        path => misspelt_virtual(path),
+        _ => None,
     };
     match help {
         None => Some(FieldPath { text: text.value, at: text.at }),
@@ -24,15 +24,6 @@ pub fn read_path(value: &Value<'_>) -> Option<FieldPath> {
             None
         }
     }
-}
-
-/// `_Key`, `_offsets`: no field of a record is likely to be meant.
-fn misspelt_virtual(path: &str) -> Option<String> {
-    if !path.starts_with('_') || VIRTUAL.contains(&path) {
-        return None;
-    }
-    let near = nearest(path, VIRTUAL.iter().copied()).filter(|near| near.eq_ignore_ascii_case(path))?;
-    Some(format!("did you mean the virtual field `{near}`?"))
 }
 
 pub fn read_expression(value: &Value<'_>) -> Option<ExprText> {

@@ -2,7 +2,6 @@
 
 use super::connection::{KAFKA, KafkaSpec};
 use super::path::read_path;
-use super::read_list;
 use super::sink::{DEAD_LETTERS, DeadLettersSpec, SINK, SinkSpec};
 use super::step::{STEP, StepSpec};
 use crate::config::grammar::{Field, Object, Shape, Words, names};
@@ -14,6 +13,8 @@ use crate::config::read::{At, Value};
 /// One pipeline.
 #[derive(Clone, PartialEq, Debug)]
 pub struct PipelineSpec {
+    /// Its place in the document, such as `pipelines[0]`.
+    pub path: String,
     pub name: Option<At<String>>,
     pub source: Option<SourceSpec>,
     pub steps: Vec<StepSpec>,
@@ -83,9 +84,10 @@ impl PipelineSpec {
     pub fn read(value: &Value<'_>) -> Option<PipelineSpec> {
         let fields = value.fields(&PIPELINE)?;
         Some(PipelineSpec {
+            path: fields.named().path,
             name: fields.text("name"),
             source: fields.get("source").and_then(|value| SourceSpec::read(&value)),
-            steps: read_list(&fields, "steps", StepSpec::read),
+            steps: StepSpec::read_list(&fields, "steps"),
             sink: fields.get("sink").and_then(|value| SinkSpec::read(&value)),
             dead_letters: fields.get("dead_letters").and_then(|value| DeadLettersSpec::read(&value)),
             delivery: fields.word("delivery", DELIVERY),

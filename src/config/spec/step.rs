@@ -4,16 +4,22 @@ use super::join::{JOIN, JoinSpec};
 use super::path::{read_expression, read_path};
 use crate::config::grammar::{Field, Object, Shape, Words, names};
 use crate::config::plan::{ExprText, FieldPath, KeyCast, KeyPlan, Late, MissingKey};
-use crate::config::read::{At, Value};
+use crate::config::read::{At, Fields, Value};
 
 /// One step.
 #[derive(Clone, PartialEq, Debug)]
 #[expect(clippy::large_enum_variant, reason = "a handful exist, and none is moved about")]
 pub enum StepSpec {
     Filter(ExprText),
-    Select(Vec<(String, ExprText)>),
+    /// Without an expression where it cannot be read, and that was said.
+    Select(Vec<(String, Option<ExprText>)>),
     Dedup(DedupSpec),
     Join(Box<JoinSpec>),
+    /// It cannot be read, and that was said.
+    Wrong {
+        /// Whether the fields behind it are those before it.
+        keeps_names: bool,
+    },
 }
 
 pub static STEP: Object = Object {
@@ -32,26 +38,35 @@ pub static STEP: Object = Object {
 };
 
 impl StepSpec {
-    pub fn read(value: &Value<'_>) -> Option<StepSpec> {
-        let (name, value) = value.choice(&STEP)?;
-        match name {
+    /// All steps of a list.
+    pub fn read_list(fields: &Fields<'_>, name: &str) -> Vec<StepSpec> {
+        let items = fields.get(name).and_then(|value| value.list()).unwrap_or_default();
+        items.iter().map(StepSpec::read).collect()
+    }
+
+    fn read(value: &Value<'_>) -> StepSpec {
+        let Some((name, value)) = value.choice(&STEP) else {
+            return StepSpec::Wrong { keeps_names: false };
+        };
+        let step = match name {
             "filter" => read_expression(&value).map(StepSpec::Filter),
             "select" => read_select(&value).map(StepSpec::Select),
             "dedup" => DedupSpec::read(&value).map(StepSpec::Dedup),
             "join" => JoinSpec::read(&value).map(|join| StepSpec::Join(Box::new(join))),
             _ => None,
-        }
+        };
+        step.unwrap_or(StepSpec::Wrong { keeps_names: matches!(name, "filter" | "dedup" | "repartition" | "validate") })
     }
 }
 
-fn read_select(value: &Value<'_>) -> Option<Vec<(String, ExprText)>> {
+fn read_select(value: &Value<'_>) -> Option<Vec<(String, Option<ExprText>)>> {
     let entries = value.entries()?;
     if entries.is_empty() {
         value.error("empty", "`select` names no field", Some("such as `{ id: id, total: price * amount }`".into()));
         return None;
     }
-    let read = |(name, value): (At<String>, Value<'_>)| Some((name.value, read_expression(&value)?));
-    Some(entries.into_iter().filter_map(read).collect())
+    let read = |(name, value): (At<String>, Value<'_>)| (name.value, read_expression(&value));
+    Some(entries.into_iter().map(read).collect())
 }
 
 /// `dedup`.

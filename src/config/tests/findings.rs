@@ -1,6 +1,7 @@
 //! Every finding: its code, its place in the text, and the words that matter.
 
 use super::*;
+use crate::config::plan::SinkPlan;
 use crate::error::Severity;
 
 /// The document gives exactly one error or warning: of that code, with its caret under `under`, and with `part` in
@@ -26,6 +27,8 @@ fn the_top_of_the_document() {
     says("htpp: {}", "unknown_field", "htpp", "did you mean `http`?");
     says("pipeline: []", "unknown_field", "pipeline", "did you mean `pipelines`?");
     says("banana: 1", "unknown_field", "banana", "takes `version`");
+    says("version:1", "wrong_type", "version:1", "this is text");
+    says("{ version:1 }", "unknown_field", "version:1", "a blank stands behind the colon: `version: …`");
     says("window: 5s", "unknown_field", "window", "belongs in `pipelines[].steps[].dedup.window`");
     says("version: 2", "out_of_range", "2", "takes 1 to 1");
     says("version: one", "wrong_type", "one", "takes a whole number");
@@ -33,6 +36,8 @@ fn the_top_of_the_document() {
     says("[]", "wrong_type", "[", "this is a list");
     says("a text", "wrong_type", "a text", "this is text");
     says("version: 1\nversion: 1", "duplicate_key", "version", "line 1");
+    says("{ version: 1, http: {}, version: 1 }", "duplicate_key", "version", "line 1");
+    says("http: { writes: nobody, \"writes\": anyone }", "duplicate_key", "\"writes\"", "written twice");
     says("pipelines: {}", "wrong_type", "{", "takes a list");
     says("pipelines: [5]", "wrong_type", "5", "this is a number");
     says("a: [", "syntax", "[", "not YAML");
@@ -50,7 +55,8 @@ fn state_http_and_runtime() {
     says("http: { listen: 'h:99999' }", "bad_address", "'h:99999'", "an address and a port");
     says("http: { writes: everyone }", "unknown_word", "everyone", "`anyone` or `nobody`");
     says("http: { writes: token }", "missing_field", "token", "`writes: token` needs `token`");
-    says("http: { writes: anyone }", "open_to_all", "anyone", "delete pipelines");
+    let open = format!("http: {{ writes: anyone }}\n{}", with_source(SOURCE));
+    says(&open, "open_to_all", "anyone", "discard blocks");
     says("http: { token: hunter2, hosts: [5] }", "wrong_type", "5", "`hosts` takes text");
     says("http: { token: [hunter2] }", "wrong_type", "[", "this is a list");
     says("http: { token: 123 }", "wrong_type", "123", "takes text, this is a number");
@@ -223,7 +229,7 @@ fn the_source_and_its_times() {
         ("$.a", "without `$.`"),
         ("_headers", "_headers.name"),
         ("''", "user.name"),
-        ("_Key", "`_key`"),
+        ("'`a'", "around a path"),
     ] {
         says(&source(&format!("time: {{ field: {path} }}")), "bad_path", path, part);
     }
@@ -291,11 +297,28 @@ fn dedup() {
     says(&dedup("key: a, window: 1s, keep: changes"), "missing_field", "changes", "needs `fields`");
     says(&dedup("key: a, window: 1s, keep: changes, fields: []"), "empty", "[", "empty list");
     says(&dedup("key: a, window: 1s, keep: latest, renew: true"), "unfit_option", "true", "needs `keep: first`");
-    says(&dedup("key: a, window: 1s, keep: latest, late: drop"), "unused", "drop", "judged like any other");
     says(&dedup("key: a, window: 1s, missing_key: keep"), "unknown_word", "keep", "`dead_letter`, `pass` or `drop`");
     says(&dedup("key: a, window: 1s, late: deadletter"), "unknown_word", "deadletter", "did you mean `dead_letter`?");
     says(&dedup("key: a, window: 1s, renew: \"true\""), "wrong_type", "\"true\"", "true or false");
     says(&dedup("keys: a, key: b, window: 1s"), "unknown_field", "keys", "did you mean `key`?");
+}
+
+#[test]
+fn late_is_for_every_keep_and_for_no_endless_window() {
+    let notes = |fields: &str| {
+        let (plan, findings) = parse(&with_steps(&format!("{{ dedup: {{ {fields} }} }}")));
+        assert!(plan.is_some(), "{findings:#?}");
+        let said = findings.into_iter().filter(|finding| finding.code != "local_dead_letters");
+        said.map(|finding| (finding.code, finding.severity, finding.message)).collect::<Vec<_>>()
+    };
+    for keep in ["first", "latest", "changes, fields: [b]"] {
+        // Also for these it decides about a late record of a key that is not remembered.
+        assert_eq!(notes(&format!("key: a, window: 1s, keep: {keep}, late: drop")), []);
+    }
+    let said = notes("key: a, window: forever, renew: true, late: drop");
+    let messages: Vec<&str> = said.iter().map(|(_, _, message)| message.as_str()).collect();
+    assert!(said.iter().all(|(code, severity, _)| (*code, *severity) == ("unused", Severity::Note)), "{said:?}");
+    assert!(messages[0].contains("cannot be extended") && messages[1].contains("no record is too late"), "{said:?}");
 }
 
 #[test]
@@ -323,6 +346,11 @@ fn the_sink() {
     }
     let nowhere = "kafka: { brokers: k }\npipelines: [{ name: p, source: { kafka: { topic: t } }, sink: { clickhouse: { table: t } } }]";
     says(nowhere, "missing_field", "clickhouse", "`url` is missing");
+    let key = "url: https://c, table: t, tls: { cert: c.pem, key: k.pem, key_password: hunter2 }";
+    says(&with_sink(key), "encrypted_key", "hunter2", "openssl pkey -in key.pem");
+    let unset = plan(&with_sink(&key.replace("hunter2", "'${UNSET:-}'")));
+    let SinkPlan::ClickHouse(sink) = &unset.pipelines[0].sink;
+    assert_eq!(sink.connection.tls.key_password, None, "an empty one opens nothing");
     says(&with_sink("table: t, tls: { ca: a.pem }"), "unused", "tls", "reached by `https://`");
     says(&with_sink("table: t, auth: digest"), "unknown_word", "digest", "`basic` or `headers`");
     says(&with_sink("table: t, batch: { rows: 0 }"), "out_of_range", "0", "1 to 10000000");
@@ -372,6 +400,46 @@ fn variables() {
         "what `${WORD}` stands for",
     );
     says(&with_sink("table: t, url: \"http://u:${SECRET}@c\""), "bad_url", "\"http://u:${SECRET}@c\"", "`user`");
+    says(&with_sink("table: t, \"${X}\": 1"), "variable", "\"${X}\"", "in keys nothing is replaced");
+    says(&with_sink("table: t, settings: { \"${X}\": 1 }"), "variable", "\"${X}\"", "in keys nothing is replaced");
+    says(&with_steps("{ select: { \"a${X}\": b } }"), "variable", "\"a${X}\"", "in keys nothing is replaced");
+}
+
+/// Source lines, messages and JSON alike.
+#[test]
+fn no_report_shows_a_secret() {
+    let urls = [
+        "http://h:8123/?user=default&password=hunter2",
+        "http://u:hunt,hunter2@h:8123",
+        "http://u:hun/hunter2@h:8123",
+        "http://u:hunt hunter2@h:8123",
+        "u:hunt,hunter2@h",
+    ];
+    let of_urls = urls.iter().flat_map(|url| {
+        [
+            format!("clickhouse: {{ url: \"{url}\" }}"),
+            format!("clickhouse: {{ urls: [\"{url}\", 5] }}"),
+            format!("kafka: {{ brokers: \"{url}\" }}"),
+            format!("kafka: {{ brokers: [\"{url}\"] }}"),
+            format!("kafka:\n  brokers: {url}"),
+            format!("http: {{ listen: \"{url}\" }}"),
+            format!("runtime: {{ workers: \"{url}\" }}"),
+            format!("\"{url}\": 1"),
+        ]
+    });
+    let others = [
+        "clickhouse: { url: \"http://c\", password:hunter2 }",
+        "clickhouse: { password:hunter2, password:hunter2 }",
+        "http: { token: [hunter2] }",
+        "http:\n  token:\n    - hunter2\n    - b",
+    ];
+    for text in of_urls.chain(others.map(str::to_owned)) {
+        let (_, findings) = parse(&text);
+        let report = crate::config::report::Report::new("weir.yaml", &text, findings);
+        assert!(report.has_errors(), "{text}");
+        let shown = format!("{}{}", report.text(false), report.json());
+        assert!(!shown.contains("hunter2"), "{text}\n{shown}");
+    }
 }
 
 #[test]
@@ -414,5 +482,18 @@ fn notes_keep_nothing_from_starting() {
     assert!(plan.is_some());
     let codes: Vec<&str> = findings.iter().map(|finding| finding.code).collect();
     assert_eq!(codes, ["local_dead_letters", "race_between_topics"]);
-    assert_eq!(parse("version: 1").1[0].code, "no_pipelines");
+    for letters in ["", "dead_letters: { local: {} }", "dead_letters: { local: { bytes: 2GiB } }"] {
+        assert_eq!(parse(&with_rest(letters)).1[0].code, "local_dead_letters", "{letters}");
+    }
+    assert_eq!(parse(&with_rest("dead_letters: { kafka: { topic: bad } }")).1, []);
+}
+
+#[test]
+fn a_document_without_a_pipeline_has_nothing_to_run() {
+    for nothing in ["version: 1", "pipelines: []", "pipelines:", "pipelines: null\nruntime: { workers: 1 }"] {
+        let (plan, findings) = parse(nothing);
+        assert!(plan.is_none(), "{nothing}");
+        let said: Vec<_> = findings.iter().map(|finding| (finding.code, finding.message.as_str())).collect();
+        assert_eq!(said, [("no_pipelines", "no pipelines: there is nothing to run")], "{nothing}");
+    }
 }

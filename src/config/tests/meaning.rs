@@ -195,6 +195,17 @@ fn variables_are_replaced_in_scalars_of_every_kind() {
 }
 
 #[test]
+fn forever_may_come_out_of_a_variable() {
+    let step = plan(&with_steps("{ dedup: { key: a, window: \"${NOT:-forever}\" } }"));
+    assert_eq!(dedup(&step).window_ms, None);
+    let table = plan(&with_steps(
+        "{ join: { with: { kafka: { topic: b }, retain: \"${NOT:-forever}\" }, as: u, key: k, kind: temporal, within: 1s } }",
+    ));
+    let [StepPlan::Join(join)] = table.pipelines[0].steps.as_slice() else { panic!("one join") };
+    assert!(matches!(join.matching, Matching::Table { .. }));
+}
+
+#[test]
 fn json_means_the_same_as_yaml() {
     let json = plan(
         r#"{"kafka": {"brokers": ["k"]}, "clickhouse": {"url": "http://c:8123"}, "pipelines": [{"name": "p",
@@ -203,6 +214,52 @@ fn json_means_the_same_as_yaml() {
     );
     let yaml = plan(&with_steps("{ dedup: { key: a, window: 24h } }"));
     assert_eq!(without_places(&json), without_places(&yaml));
+}
+
+#[test]
+fn json_may_be_indented_with_tabs_and_hold_surrogate_escapes() {
+    let json = plan(
+        "{\n\t\"kafka\": {\"brokers\": [\"k\"]},\n\t\"clickhouse\": {\n\t\t\"url\": \"http:\\/\\/c:8123\"\n\t},\n\
+         \t\"pipelines\": [\n\t\t{\n\t\t\t\"name\": \"p\",\n\t\t\t\"source\": {\"kafka\": {\"topic\": \"t\"}},\n\
+         \t\t\t\"steps\": [\n\t\t\t\t{\"filter\": \"mood == '\\ud83d\\ude00' && name == '\\u00e9'\"}\n\t\t\t],\n\
+         \t\t\t\"sink\": {\"clickhouse\": {\"table\": \"out\"}}\n\t\t}\n\t]\n}\n",
+    );
+    let [StepPlan::Filter(filter)] = json.pipelines[0].steps.as_slice() else { panic!("one filter") };
+    assert_eq!(filter.text, "mood == '\u{1F600}' && name == 'é'");
+    assert_eq!(sink(&json).connection.urls, ["http://c:8123"]);
+}
+
+/// `on: x` would be `true: x` to them.
+#[test]
+fn no_key_is_a_word_that_older_readers_turn_into_a_boolean() {
+    use crate::config::grammar::{Object, Shape};
+    const BOOLEANS: [&str; 8] = ["y", "n", "yes", "no", "on", "off", "true", "false"];
+    fn objects(shape: Shape) -> Vec<&'static Object> {
+        match shape {
+            Shape::Object(object) => vec![object],
+            Shape::List(inner) | Shape::OneOrList(inner) | Shape::Map(inner) => objects(*inner),
+            Shape::Either(shapes) => shapes.iter().flat_map(|shape| objects(*shape)).collect(),
+            _ => vec![],
+        }
+    }
+    let mut queue = vec![&crate::config::spec::FILE];
+    let mut seen: Vec<&Object> = vec![];
+    while let Some(object) = queue.pop() {
+        if seen.iter().any(|known| std::ptr::eq(*known, object)) {
+            continue;
+        }
+        seen.push(object);
+        for field in object.fields() {
+            assert!(
+                !BOOLEANS.contains(&field.name.to_ascii_lowercase().as_str()),
+                "`{}` of {}",
+                field.name,
+                object.name
+            );
+            queue.extend(objects(field.shape));
+        }
+    }
+    assert!(seen.len() > 20, "the tables were walked: {}", seen.len());
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
@@ -60,6 +61,8 @@ impl Server {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log.map_or_else(Stdio::null, Stdio::from))
+            // Ctrl-C of a terminal goes to the whole group: the server is still needed then.
+            .process_group(0)
             .spawn()
             .map_err(|error| stop(format!("cannot start {}: {error}", options.program.display())))?;
         let stdout = child.stdout.take().expect("stdout is piped");

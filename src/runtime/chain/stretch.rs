@@ -113,27 +113,23 @@ impl Stretch {
         alive.extend_from_slice(list);
         for (number, step) in &mut self.steps {
             let rows_in = alive.len() as u64;
-            let late = match step {
-                Step::Filter(filter) => {
-                    filter.apply(rows, alive, &mut self.bad);
-                    0
-                }
-                Step::Select(select) => {
-                    select.apply(rows, alive, &mut self.bad);
-                    0
-                }
+            let (mut late, mut unjudged) = (0, 0);
+            match step {
+                Step::Filter(filter) => _ = filter.apply(rows, alive, &mut self.bad),
+                Step::Select(select) => _ = select.apply(rows, alive, &mut self.bad),
                 // A replay changes no state: whoever restores this task later knows nothing of it.
-                Step::Dedup(_) if scene.mode == Mode::Replay => 0,
+                Step::Dedup(_) if scene.mode == Mode::Replay => {}
                 Step::Dedup(dedup) => {
-                    let late_before = dedup.counts().late;
+                    let before = dedup.counts();
                     dedup.apply(scene.store, rows, alive, &mut self.bad)?;
-                    dedup.counts().late - late_before
+                    let now = dedup.counts();
+                    (late, unjudged) = (now.late - before.late, now.dropped - before.dropped);
                 }
-            };
+            }
             let (rows_out, dead_letters) = (alive.len() as u64, self.bad.len() as u64);
-            let dropped = rows_in - rows_out - dead_letters;
+            let dropped = rows_in - rows_out - dead_letters - unjudged;
             part.counts.steps[*number] =
-                StepCounts { rows_in, rows_out, dropped, dead_letters, late, ..StepCounts::default() };
+                StepCounts { rows_in, rows_out, dropped, unjudged, dead_letters, late, ..StepCounts::default() };
             self.bad.drain(..).for_each(|bad| part.fell(scene, rows, Place::Step(*number), bad));
         }
         match exit {

@@ -3,12 +3,12 @@
 //! Promises: what is wrong on the right side is said with its place; the object is a name behind the join even then, so
 //! that one mistake is said once.
 
-use super::{Blueprint, Compiler};
+use super::{Blueprint, Compiler, Course};
 use crate::codec::decode::{Decoder, DeletionKey, TimeSpec};
 use crate::codec::key::KeyHasher;
 use crate::codec::rows::Slot;
 use crate::codec::scope::JoinLayout;
-use crate::config::plan::{JoinLate, JoinPlan, KeyPlan, Matching, PipelinePlan, StepPlan};
+use crate::config::plan::{JoinLate, JoinPlan, KeyPlan, Matching, StepPlan};
 use crate::runtime::chain::Step;
 use crate::step::join::{Assembly, Kind, Late, Rules};
 use crate::types::TaskNo;
@@ -32,6 +32,8 @@ pub struct JoinPart {
     pub assembly: Assembly,
     /// The fields of a row behind it, by name.
     pub names: Vec<(String, Slot)>,
+    /// What the fields mean that it keeps of its rows.
+    pub kept: String,
     /// Fields per row, of all sides.
     pub width: usize,
 }
@@ -72,10 +74,13 @@ impl Blueprint {
             key_text: plan.left_key.iter().map(|part| part.path.text.as_str()).collect::<Vec<_>>().join(", "),
             assembly: layout.fields,
             names: layout.names,
+            kept: layout.kept,
             width: layout.right.width,
         }
     }
+}
 
+impl Course<'_> {
     /// Compiles a join and its right side, and lets the scope pass it. What is wrong is in the compiler's findings; the
     /// object is a name behind it all the same.
     pub(super) fn join(
@@ -90,7 +95,7 @@ impl Blueprint {
         let with = format!("{path}.join.with");
         let mut right = Compiler::new();
         let time = right.time(&format!("{with}.time"), &plan.with);
-        let numbers = right_step_numbers(&self.plan, place);
+        let numbers = right_step_numbers(self.steps, place);
         let mut steps = Vec::new();
         for (inner, (step, number)) in plan.steps.iter().zip(numbers).enumerate() {
             steps.extend(self.step(&mut right, &format!("{with}.steps[{inner}]"), number, step, task));
@@ -105,6 +110,8 @@ impl Blueprint {
         let (of_left, of_right) = (slots(compiler, &plan.left_key), slots(&mut right, &plan.right_key));
         let names = plan.right_key.iter().map(|part| part.path.text.clone());
         let deletion_key = DeletionKey::new(names.zip(of_right.iter().copied()));
+        let is_cast = plan.right_key.iter().any(|part| part.cast.is_some());
+        let deletion_key = if is_cast { deletion_key.cast() } else { deletion_key };
         compiler.scope.join(&plan.name, right.scope, of_left.into_iter().zip(of_right).collect());
         if let (Some(time), Some(left_key), Some(right_key)) = (time, left_key, right_key) {
             compiler.joins.push(CompiledJoin { steps_before, place, time, steps, left_key, right_key, deletion_key });
@@ -113,10 +120,10 @@ impl Blueprint {
 }
 
 /// The numbers under which the right steps of the join at `place` keep their state: behind those of all written steps.
-pub(super) fn right_step_numbers(plan: &PipelinePlan, place: usize) -> std::ops::RangeFrom<u16> {
+pub(super) fn right_step_numbers(steps: &[StepPlan], place: usize) -> std::ops::RangeFrom<u16> {
     let of_right = |step: &StepPlan| if let StepPlan::Join(join) = step { join.steps.len() } else { 0 };
-    let before: usize = plan.steps[..place].iter().map(of_right).sum();
-    (plan.steps.len() + before) as u16..
+    let before: usize = steps[..place].iter().map(of_right).sum();
+    (steps.len() + before) as u16..
 }
 
 /// What a join means, as its step needs it.

@@ -132,7 +132,9 @@ impl Chunk {
         let rows_before = pass.rows.len();
         let mut broken = None;
         for (side, decoded) in sides.iter().zip(&mut self.sides) {
-            if let Some(time_ms) = decoded.time_of(at) {
+            let first_row = decoded.next_row;
+            // One of a table that deletes a number and the same as text is two rows.
+            while let Some(time_ms) = decoded.time_of(at) {
                 let row = decoded.next_row as u32;
                 decoded.next_row += 1;
                 if side.decoder.is_ahead(time_ms, record.timestamp_ms, note_ms) {
@@ -145,7 +147,11 @@ impl Chunk {
                 if has_joins {
                     pass.owners.push(side.feeds.owner(record));
                 }
-            } else if let Some(bad) = decoded.broken.get(decoded.next_broken).filter(|bad| bad.row as usize == at) {
+            }
+            if decoded.next_row > first_row {
+                continue;
+            }
+            if let Some(bad) = decoded.broken.get(decoded.next_broken).filter(|bad| bad.row as usize == at) {
                 decoded.next_broken += 1;
                 broken.get_or_insert_with(|| BadRow { row: number, ..bad.clone() });
             }

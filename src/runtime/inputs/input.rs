@@ -7,6 +7,7 @@ use super::{Found, Pass, Times};
 use crate::codec::decode::Decoder;
 use crate::codec::record::{Record, RecordBatch};
 use crate::error::{Kind, Result};
+use crate::runtime::limits;
 use crate::source::{FetchLimit, Fetched, Input};
 use crate::state::ledger::Progress;
 
@@ -69,6 +70,8 @@ pub struct TaskInput {
     at_end_since_ms: Option<u64>,
     /// Since when (boot clock) it has had nothing although its log goes on: its leader may be away.
     dry_since_ms: Option<u64>,
+    /// When (boot clock) it was last asked for records.
+    asked_ms: u64,
     held: Held,
     /// Next offset to read behind all that is held.
     offset_next: i64,
@@ -96,6 +99,7 @@ impl TaskInput {
             high_cap_ms: i64::MAX,
             at_end_since_ms: None,
             dry_since_ms: None,
+            asked_ms: 0,
             held: Held::default(),
             offset_next: 0,
             fetched: FetchedCounts::default(),
@@ -160,13 +164,20 @@ impl TaskInput {
         self.queue.end()
     }
 
-    pub(super) fn at_end_since_ms(&self) -> Option<u64> {
-        self.at_end_since_ms
+    /// For how long it has been at its log end, as far as is known: who was not asked for a while (the task had no room,
+    /// the process slept) may have got records meanwhile.
+    pub(super) fn at_end_for_ms(&self, boot_ms: u64) -> Option<u64> {
+        let since = self.at_end_since_ms.filter(|_| !self.was_left_alone(boot_ms))?;
+        Some(boot_ms.saturating_sub(since))
     }
 
     /// For how long it has had nothing although its log goes on.
     pub(super) fn dry_for_ms(&self, boot_ms: u64) -> u64 {
         self.dry_since_ms.map_or(0, |since| boot_ms.saturating_sub(since))
+    }
+
+    fn was_left_alone(&self, boot_ms: u64) -> bool {
+        boot_ms.saturating_sub(self.asked_ms) > limits::INPUT_ALONE_MS
     }
 
     #[inline]
@@ -253,6 +264,10 @@ impl TaskInput {
     /// Fetches and decodes behind what is held.
     pub(super) fn fetch(&mut self, pass: &mut Pass, limit: FetchLimit, boot_ms: u64) -> Result<()> {
         pass.batch.clear();
+        if self.was_left_alone(boot_ms) {
+            (self.at_end_since_ms, self.dry_since_ms) = (None, None);
+        }
+        self.asked_ms = boot_ms;
         let fetched = self.fill(&mut pass.batch, limit)?;
         self.offset_next = self.offset_next.max(fetched.offset_next.min(limit.offset_end));
         if fetched.records > 0 {

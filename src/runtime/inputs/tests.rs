@@ -209,7 +209,8 @@ fn a_tombstone_of_a_table_is_a_row_that_deletes() {
         tombstones += stage.pass.tombstones;
     }
     let of_table = |deletes| Owner::Right { join: 0, deletes };
-    assert_eq!(owners, [of_table(false), Owner::Left, of_table(true)]);
+    // The number and the same as text.
+    assert_eq!(owners, [of_table(false), Owner::Left, of_table(true), of_table(true)]);
     assert_eq!((records, tombstones), (4, 1), "the key of one cannot be read");
     assert_eq!(stage.watermark(), 1, "nor does it hold it");
 }
@@ -263,6 +264,27 @@ fn a_time_is_judged_with_the_clock_of_the_epoch_that_takes_it() {
 }
 
 #[test]
+fn a_record_pushes_the_watermark_no_further_than_its_kafka_timestamp_and_the_noted_clock() {
+    // Event time, Kafka timestamp, and how far a record with those pushes.
+    for (time_ms, timestamp_ms, pushes_to) in [
+        (NOTE_MS - 5, NOTE_MS, NOTE_MS - 5),
+        (NOTE_MS + 7, NOTE_MS, NOTE_MS),
+        (NOTE_MS + 7, NOTE_MS + 9, NOTE_MS),
+        (NOTE_MS - 5, NOTE_MS - 9, NOTE_MS - 9),
+        (NOTE_MS + 7, -1, NOTE_MS),
+        (NOTE_MS - 5, -1, NOTE_MS - 5),
+    ] {
+        let times = Times { watermark_ms: i64::MIN, idle: 0, cap_ms: i64::MAX, note_ms: NOTE_MS };
+        let meta = RowMeta { time_ms, timestamp_ms, ..RowMeta::default() };
+        assert_eq!(times.pushes_to(&meta), pushes_to, "{time_ms} {timestamp_ms}");
+    }
+    let mut stage = Stage::new(vec![vec![side(0, Feeds::Left, "a")]]);
+    stage.logs[0].rows(&[NOTE_MS + MAX_FUTURE_MS, 10]);
+    assert_eq!(stage.take(None, 0), [(NOTE_MS + MAX_FUTURE_MS, 0), (10, 0)]);
+    assert_eq!(stage.watermark(), NOTE_MS, "what is not too far ahead is a row, and pushes no further than the clock");
+}
+
+#[test]
 fn an_input_too_far_ahead_rests_until_the_slow_one_comes_or_is_set_aside() {
     let mut stage = Stage::new(vec![vec![skewed(0, Feeds::Left, 10)], vec![skewed(1, right(0), 10)]]);
     stage.logs[0].rows(&[100, 105, 111, 130]);
@@ -307,7 +329,10 @@ fn a_partition_without_a_leader_holds_back_who_runs_ahead_of_it() {
     assert_eq!(stage.next(None, 0), Found::Pass);
     stage.logs[1].0.lock().unwrap().is_away = true;
     stage.logs[0].rows(&[21]);
-    assert_eq!(stage.take(None, 0), [], "for a while everybody waits");
+    assert_eq!(stage.take(None, 0), []);
+    for boot_ms in (1_000..limits::INPUT_WAIT_MS).step_by(1_000) {
+        assert_eq!(stage.take(None, boot_ms), [], "for a while everybody waits");
+    }
     assert_eq!(stage.take(None, limits::INPUT_WAIT_MS), [(1, 0), (9, 0)]);
 }
 
@@ -361,6 +386,21 @@ fn a_change_of_the_idle_set_raises_the_watermark_before_the_first_row() {
 
     stage.inputs.empty_pass(&mut stage.pass);
     assert_eq!((stage.pass.rows.len(), stage.pass.watermark_before_ms), (0, 50));
+}
+
+#[test]
+fn who_was_not_asked_for_a_while_is_not_known_to_be_at_its_end() {
+    let mut stage = Stage::new(vec![vec![side(0, Feeds::Left, "a")], vec![side(1, right(0), "a")]]);
+    stage.logs[0].rows(&[50]);
+    stage.logs[1].rows(&[10]);
+    stage.take(None, 0);
+    assert_eq!(stage.next(None, 0), Found::Nothing);
+    let idle = |stage: &Stage, boot_ms| stage.inputs.idle_now(&[1_000, 1_000], boot_ms);
+    assert_eq!(idle(&stage, 1_500), 0b11);
+    assert_eq!(idle(&stage, 60_000), 0, "the outbox was full for a minute: who knows what is there now");
+    assert_eq!(stage.next(None, 60_000), Found::Nothing);
+    assert_eq!(idle(&stage, 60_500), 0, "only from now on");
+    assert_eq!(idle(&stage, 61_000), 0b11);
 }
 
 #[test]

@@ -6,9 +6,10 @@
 use super::target;
 use crate::config::plan::{BlockCompression, DeadLettersPlan, PipelinePlan, SinkPlan};
 use crate::error::{Error, Result, Severity};
-use crate::runtime::compile::MakeBuilder;
+use crate::runtime::compile::{self, MakeBuilder};
 use crate::runtime::delivery::{AnySink, PipelineSinks};
 use crate::runtime::engine::Process;
+use crate::runtime::inspect;
 use crate::runtime::letters::LetterBlocks;
 use crate::runtime::prepare::Preparing;
 use crate::sink::Block;
@@ -35,13 +36,8 @@ pub(super) struct ConnectedSink {
 pub(super) fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i32) -> Result<ConnectedSink> {
     let SinkPlan::ClickHouse(sink) = &plan.sink;
     let client = Arc::new(Client::new(&sink.connection)?);
-    let load = Load {
-        delivery: plan.delivery,
-        servers: sink.connection.urls.len(),
-        tasks: partitions as u64,
-        batch_interval_ms: sink.batch.interval_ms,
-    };
-    let load = load.beside(process.beside_ms.get(&plan.name).map_or(&[], Vec::as_slice));
+    let beside = process.beside_ms.get(&plan.name).map_or(&[][..], Vec::as_slice);
+    let load = inspect::load(plan, sink, partitions).beside(beside);
     let database = &sink.connection.database;
     let describe_by_broker = process.options.describe_by_broker;
     let preparing = Preparing { plan, client: &client, tokio: &process.tokio, load, describe_by_broker };
@@ -50,7 +46,7 @@ pub(super) fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i
     refuse(&problems)?;
     drop(mapping);
     let rows = ClickHouseSink::new(client.clone(), &server, database, &sink.table, &sink.settings)
-        .shared(process.sharing.contains(&plan.name));
+        .shared(is_unaskable(plan, process));
     let (letters, letter_sink) = connect_letters(plan, process, load)?;
     let window_ms = table::window_seconds(&server, &schema, load).saturating_mul(1000).min(i64::MAX as u64) as i64;
     let (sink_plan, server_info) = (sink.clone(), server);
@@ -59,13 +55,19 @@ pub(super) fn connect_sink(plan: &PipelinePlan, process: &Process, partitions: i
     Ok(ConnectedSink {
         sinks: PipelineSinks {
             rows: Arc::new(rows) as Arc<dyn AnySink>,
-            letters: letter_sink,
             rows_target: target(database, &sink.table),
+            letters: letters.as_ref().map(|letters| letters.target().to_owned()).zip(letter_sink),
         },
         make_builder,
         letters,
         window_ms,
     })
+}
+
+/// Whether counting the rows of an epoch's records in the table tells nothing: they may be another pipeline's, and what
+/// comes out of a join may be of records of earlier epochs.
+fn is_unaskable(plan: &PipelinePlan, process: &Process) -> bool {
+    process.sharing.contains(&plan.name) || compile::join_sides(plan) > 0
 }
 
 /// How dead letters are encoded and who takes them; neither for the local store.
@@ -82,14 +84,17 @@ fn connect_letters(plan: &PipelinePlan, process: &Process, load: Load) -> Result
         }
         DeadLettersPlan::ClickHouse { connection, table, .. } => {
             let client = Arc::new(Client::new(connection)?);
-            let report = process.tokio.block_on(table::inspect(&client, &connection.database, table, load));
+            let load = Load { servers: connection.urls.len(), ..load };
+            let looked = table::inspect(&client, &connection.database, table, load, dead_letter::inserted);
+            let report = process.tokio.block_on(looked);
             let report = report.map_err(|failure| failure.into_error("looking at the table of dead letters"))?;
             let (server, schema) = usable(report)?;
             let SinkPlan::ClickHouse(sink) = &plan.sink;
             LetterBuilder::new(&schema, sink.compression)
                 .map_err(|problems| Error::stop("dead_letters", sentences(&problems)))?;
             let taker = ClickHouseSink::new(client, &server, &connection.database, table, &BTreeMap::new())
-                .of_letters(&plan.name);
+                .of_letters(&plan.name)
+                .shared(compile::join_sides(plan) > 0);
             let letters = LetterSink::Table {
                 schema: Arc::new(schema),
                 compression: sink.compression,

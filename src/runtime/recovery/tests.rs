@@ -134,6 +134,7 @@ fn a_ledger_without_committed_offsets_wins() {
         Some(Link([5; 16])),
         "its first outbox epoch is announced"
     );
+    assert!(start.is_remembered, "all that it holds may be in the table");
     assert!(start.must_accept());
 }
 
@@ -293,6 +294,26 @@ fn a_recreated_topic_delivers_first_and_begins_anew_then() {
 }
 
 #[test]
+fn with_the_state_a_table_is_gone_so_that_it_is_read_from_its_beginning_again() {
+    let input = |position| Progress { position, high_ms: 0 };
+    let mut of_three = mark(moment(4, 4, 40));
+    of_three.acknowledged.inputs = vec![input(40), input(70), input(90)];
+    of_three.topics =
+        [("orders", 1), ("users", 5), ("payments", 6)].map(|(name, id)| (name.into(), topic_id(id))).into();
+    let names = [("orders", 2), ("users", 5), ("payments", 6)];
+    let now = names.map(|(name, id)| TopicInfo { name: name.into(), id: topic_id(id), partitions: 4 });
+    let committed = committed(&of_three);
+    let start = decide_with(None, &committed, |facts| {
+        facts.topics = Box::leak(Box::new(now));
+        facts.tables = &[1];
+        facts.logs = &[(0, 3), (7, 100), (0, 100)];
+    });
+    let start = start.unwrap();
+    assert_eq!((start.case, start.base), (Case::Recreated, Base::Empty));
+    assert_eq!(start.mark, MarkPlan::New { positions: vec![Some(0), Some(7), Some(90)] });
+}
+
+#[test]
 fn marks_of_the_future_and_of_others_at_work_stop() {
     use base64::Engine as _;
     let newer = base64::engine::general_purpose::STANDARD_NO_PAD.encode([crate::state::ledger::FORMAT + 1, 0, 0]);
@@ -383,4 +404,28 @@ fn a_replay_of_another_incarnation_is_unclear() {
     assert_eq!(replay_ending(&entry, &case(Some(&ours), &reset), Some(&ours)), Some(Ending::Unclear));
     let theirs = Mark { incarnation: Incarnation([8; 16]), ..mark(moment(9, 9, 90)) };
     assert_eq!(replay_ending(&entry, &case(Some(&ours), &committed(&theirs)), Some(&ours)), Some(Ending::Unclear));
+}
+
+#[test]
+fn an_input_less_is_a_changed_plan_and_no_reset() {
+    let three = |n: u8, name: &str| TopicInfo { name: name.into(), id: topic_id(n), partitions: 4 };
+    let known = [three(1, "orders"), three(2, "payments"), three(3, "users")];
+    let inputs = [40, 70, 90].map(|position| Progress { position, high_ms: 0 }).to_vec();
+    let at_four = Moment { inputs, ..moment(4, 4, 40) };
+    let named: Vec<_> = known.iter().map(|topic| (topic.name.clone(), topic.id)).collect();
+    let mark = Mark { topics: named.clone(), ..mark(at_four.clone()) };
+    let mut old = ledger(at_four, vec![]);
+    (old.checkpoint.topics, old.checkpoint.plan) = (named, 1);
+    let now = [known[0].clone(), known[2].clone()];
+    let committed = CommittedOffsets { offsets: vec![Some(40), Some(90)], metadata: mark.to_metadata() };
+    let decide = |committed: &CommittedOffsets, topics: &[TopicInfo]| {
+        let topics = Box::leak(topics.to_vec().into_boxed_slice());
+        let logs: &'static [(i64, i64)] = &[(0, 1000), (0, 1000)];
+        decide_with(Some(&old), committed, |facts| (facts.topics, facts.logs) = (topics, logs)).unwrap().case
+    };
+    assert_eq!(decide(&committed, &now), Case::Replanned);
+    let turned = CommittedOffsets { offsets: vec![Some(90), Some(40)], ..committed.clone() };
+    assert_eq!(decide(&turned, &[now[1].clone(), now[0].clone()]), Case::Replanned);
+    let moved = CommittedOffsets { offsets: vec![Some(40), Some(91)], ..committed };
+    assert_eq!(decide(&moved, &now), Case::Reset);
 }

@@ -11,7 +11,7 @@ use crate::metrics::SealedWhy;
 use crate::runtime::chain::{Mode, SealAt};
 use crate::runtime::inputs::{Found, PassLimit};
 use crate::runtime::limits;
-use crate::state::ledger::{Cuts, EpochRecord, Moment, Pending, Replayed, encode, flag, key};
+use crate::state::ledger::{Cuts, EpochRecord, Moment, NUMBER_BYTES_MAX, Pending, Replayed, encode, flag, key};
 use crate::state::{Table, WriteBatch};
 use crate::types::Link;
 
@@ -117,7 +117,7 @@ impl Task {
             open.timestamps_ms = Some((oldest_ms, last.timestamp_ms));
         }
         self.chain.process(io.pass, &self.inputs, io.store, Mode::Deliver)?;
-        self.stats.processed(began.elapsed());
+        self.open.as_mut().expect("an epoch is open").passes.push(began.elapsed());
         Ok(true)
     }
 
@@ -141,6 +141,7 @@ impl Task {
             cuts: Cuts::default(),
             records: 0,
             timestamps_ms: None,
+            passes: vec![],
             replay: vec![],
             records_hash: 0,
             closes: false,
@@ -162,8 +163,8 @@ impl Task {
         let open = self.open.as_ref()?;
         let too_much = open.records >= limits::EPOCH_RECORDS_MAX
             || self.chain.state_bytes() >= self.settings.state_bytes_max
-            || self.chain.letter_bytes() >= limits::EPOCH_LETTER_BYTES_MAX
-            || open.cuts.0.len() >= limits::EPOCH_CUTS_MAX;
+            || self.chain.letter_bytes() >= self.settings.letter_bytes_max
+            || self.mark_is_full(&open.cuts);
         if self.chain.block_rows() >= batch.rows {
             Some(SealedWhy::Rows)
         } else if self.chain.block_bytes() >= batch.bytes as usize || too_much {
@@ -176,6 +177,11 @@ impl Task {
         } else {
             None
         }
+    }
+
+    /// Whether the mark may have no room for the cut of one more pass.
+    fn mark_is_full(&self, cuts: &Cuts) -> bool {
+        self.inputs.is_merged() && cuts.mark_bytes() + NUMBER_BYTES_MAX * self.inputs.len() > self.mark_room
     }
 
     /// Seals the open epoch: encode, link, and one write batch with everything that belongs to it.
@@ -231,7 +237,8 @@ impl Task {
             batch.put_shared(Table::Outbox, key::outbox(self.state, epoch, number as u16), block.body.clone());
         }
         self.add_release(&mut batch)?;
-        self.stats.sealed(why, record.outputs.iter().map(|output| output.rows), began.elapsed());
+        self.stats.sealed(why, record.outputs.iter().map(|output| output.rows));
+        self.sealed_passes = (open.passes, began.elapsed());
         self.timestamps_ms.extend(open.timestamps_ms.map(|times| (epoch, times)));
         self.log.push(record, blocks);
         self.write = Some((batch, Writing::Epoch));

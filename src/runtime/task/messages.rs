@@ -76,6 +76,11 @@ pub enum FromTask {
     },
     /// What was stored is delivered: decide again how to begin.
     DecideAgain,
+    /// A sample of the keys of a dedup step in an epoch, by the upper half of their hashes.
+    Keys {
+        step: usize,
+        keys: Vec<u64>,
+    },
     /// The task has ended; `finished` when there is nothing left to do for it.
     Gone {
         finished: bool,

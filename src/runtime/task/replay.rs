@@ -12,7 +12,7 @@ use crate::metrics::SealedWhy;
 use crate::runtime::chain::Mode;
 use crate::runtime::limits;
 use crate::state::WriteBatch;
-use crate::state::ledger::{Pending, RecordName, Replayed, names_hash};
+use crate::state::ledger::{Pending, RECORD_NAME_BYTES_MAX, RecordName, Replayed, names_hash};
 use crate::state::letters::{Ended, Ending, Letter, LetterId, Letters, Replaying};
 use crate::types::Epoch;
 use crossbeam_channel::Sender;
@@ -188,7 +188,8 @@ impl Task {
         let topics = &self.log.history().topics;
         let mut found: BTreeMap<RecordName, (Letter, Vec<LetterId>)> = BTreeMap::new();
         let mut bytes = 0;
-        while found.len() < limits::REPLAY_RECORDS_MAX && bytes < limits::EPOCH_LETTER_BYTES_MAX {
+        let records_max = limits::REPLAY_RECORDS_MAX.min(self.mark_room / RECORD_NAME_BYTES_MAX).max(1);
+        while found.len() < records_max && bytes < limits::EPOCH_LETTER_BYTES_MAX {
             let Some(seq) = request.seqs.pop_front() else { break };
             let id = LetterId { partition: self.id.partition as u32, seq };
             // One that somebody else has claimed has no letter here.

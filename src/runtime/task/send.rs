@@ -98,9 +98,15 @@ impl Task {
     }
 
     pub(super) fn say_offer(&mut self, io: &mut Io, offer: u64, mark: &Mark) {
+        // A history that another plan began may know other topics than are read now.
+        let begins = self.inputs.positions();
+        let offset = |(index, name): (usize, &str)| {
+            mark.position_of(name).or_else(|| (index == 0).then(|| begins.first().copied()).flatten())
+        };
+        let topics = self.stats.topics.iter().map(|topic| topic.topic.as_str());
         let commit = OffsetsToCommit {
             partition: self.id.partition,
-            offsets: mark.acknowledged.positions(),
+            offsets: topics.enumerate().map(offset).collect(),
             metadata: mark.to_metadata(),
         };
         (io.say)(self.id, FromTask::Offer { offer, commit });

@@ -203,10 +203,6 @@ fn tls_config(tls: &TlsPlan) -> Result<rustls::ClientConfig> {
     let (Some(cert), Some(key)) = (&tls.cert, &tls.key) else {
         return Ok(builder.with_no_client_auth());
     };
-    if tls.key_password.is_some() {
-        let how = "decrypt it (`openssl pkey -in key.pem -out plain.pem`) and leave out `key_password`";
-        return Err(broken(format!("the client key {} for ClickHouse must be plain: {how}", key.display())));
-    }
     let key_der = PrivateKeyDer::from_pem_file(key)
         .map_err(|error| broken(format!("cannot read the client key {}: {error}", key.display())))?;
     builder.with_client_auth_cert(certificates(cert)?, key_der).map_err(|error| {

@@ -58,6 +58,14 @@ pub fn map(
     (Mapping { table: plan.table.clone(), bindings, compression: plan.compression }, mapper.problems)
 }
 
+/// The columns that blocks of this sink have, by the table.
+pub fn inserted(plan: &ClickHouseSinkPlan) -> impl Fn(&ServerInfo, &TableSchema) -> Vec<String> + '_ {
+    move |server, schema| {
+        let (mapping, _) = map(plan, schema, server, &mut |_| Slot(0));
+        mapping.bindings.into_iter().map(|binding| binding.name).collect()
+    }
+}
+
 struct Mapper<'a> {
     plan: &'a ClickHouseSinkPlan,
     schema: &'a TableSchema,

@@ -75,6 +75,8 @@ pub struct KafkaGroup {
     assigned: BTreeSet<i32>,
     /// What the group asked and we have not answered.
     asked: Asked,
+    /// The client has lost the assignment, forgets that with our next call, and has not told it yet.
+    lost_untold: bool,
     /// What we asked and nobody has answered.
     question: Option<lookup::TopicsQuestion>,
     kafka: KafkaPlan,
@@ -122,6 +124,7 @@ impl KafkaGroup {
             owned: BTreeSet::new(),
             assigned: BTreeSet::new(),
             asked: Asked::Nothing,
+            lost_untold: false,
             question: None,
             kafka: options.kafka.clone(),
             with_headers: options.with_headers,
@@ -263,7 +266,8 @@ impl Group for KafkaGroup {
     fn poll(&mut self, wait: Duration) -> Option<GroupEvent> {
         let event = self.queue().poll(wait)?;
         let brokers = self.kafka.brokers.join(", ");
-        let event = events::read(&event, &brokers, || self.assignment_is_lost())?;
+        let lost_untold = self.lost_untold;
+        let event = events::read(&event, &brokers, || self.assignment_is_lost() || lost_untold)?;
         match &event {
             GroupEvent::Assigned(partitions) => {
                 self.asked = Asked::Assign;
@@ -271,6 +275,7 @@ impl Group for KafkaGroup {
             }
             GroupEvent::Revoked { partitions, lost } => {
                 self.asked = Asked::Unassign;
+                self.lost_untold = false;
                 // What is lost may not be committed any more, whatever the coordinator still does with it.
                 self.owned.retain(|p| !lost || !partitions.contains(p));
             }
@@ -290,6 +295,7 @@ impl Group for KafkaGroup {
                 list.add(&self.topics[topic], *partition, *offset);
             }
         }
+        self.lost_untold |= self.assignment_is_lost();
         // SAFETY: client and list are live; the list is copied.
         check("assigning the partitions failed", unsafe {
             sys::rd_kafka_incremental_assign(self.client().ptr(), list.ptr())
@@ -306,7 +312,7 @@ impl Group for KafkaGroup {
     }
 
     fn unassign(&mut self, partitions: &[i32]) -> Result<()> {
-        self.asked = Asked::Nothing;
+        let is_answer = std::mem::replace(&mut self.asked, Asked::Nothing) == Asked::Unassign;
         self.close_taps(partitions);
         let mut list = PartitionList::new();
         for partition in partitions.iter().filter(|&partition| self.assigned.contains(partition)) {
@@ -319,6 +325,7 @@ impl Group for KafkaGroup {
             self.assigned.remove(partition);
             self.owned.remove(partition);
         }
+        self.lost_untold |= !is_answer && self.assignment_is_lost();
         // Also with an empty list: it is the answer that the group waits for.
         // SAFETY: client and list are live; the list is copied.
         check("giving the partitions up failed", unsafe {
@@ -353,12 +360,16 @@ impl Group for KafkaGroup {
         let mut list = PartitionList::new();
         for task in tasks {
             // The broker asks who we are, not what is ours: so we ask.
-            if !self.owned.contains(&task.partition) || self.assignment_is_lost() {
+            if !self.owned.contains(&task.partition) || self.lost_untold || self.assignment_is_lost() {
                 let message = format!("partition {} is not ours any more: nothing is committed", task.partition);
                 return Err(Error::fenced("not_owned", message));
             }
             assert_eq!(task.offsets.len(), self.topics.len(), "an offset for each topic");
             for (index, (topic, offset)) in self.topics.iter().zip(&task.offsets).enumerate() {
+                let Some(offset) = offset else {
+                    assert!(index > 0, "the mark goes with the first topic's offset");
+                    continue;
+                };
                 assert!(*offset >= 0, "a committed offset is a real one");
                 let metadata = if index == 0 { task.metadata.as_str() } else { "" };
                 list.add_with_metadata(topic, task.partition, *offset, metadata);

@@ -6,6 +6,9 @@
 use crate::source::{CommitOutcome, GroupEvent, OffsetsToCommit};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+/// What a broker takes by default (`offset.metadata.max.bytes`).
+pub(super) const METADATA_CHARS_MAX: usize = 4096;
+
 pub(super) struct GroupState {
     pub topic: String,
     partitions: i32,
@@ -113,20 +116,29 @@ impl GroupState {
         match self.members.get(&member) {
             None => CommitOutcome::Fenced("unknown member".into()),
             Some(state) if state.rejoining => CommitOutcome::Repeat("rebalance in progress".into()),
-            Some(_) => {
-                self.apply(topics, tasks);
-                CommitOutcome::Accepted
-            }
+            Some(_) => self.apply(topics, tasks),
         }
     }
 
-    fn apply(&mut self, topics: &[String], tasks: &[OffsetsToCommit]) {
+    /// Each partition by itself: what lies beside a mark that is too long is taken all the same.
+    fn apply(&mut self, topics: &[String], tasks: &[OffsetsToCommit]) -> CommitOutcome {
+        let mut outcome = CommitOutcome::Accepted;
         for task in tasks {
+            assert_eq!(task.offsets.len(), topics.len(), "an entry for each topic");
             for (index, (topic, offset)) in topics.iter().zip(&task.offsets).enumerate() {
+                let Some(offset) = offset else {
+                    assert!(index > 0, "the mark goes with the first topic's offset");
+                    continue;
+                };
                 let metadata = if index == 0 { task.metadata.clone() } else { String::new() };
+                if metadata.len() > METADATA_CHARS_MAX {
+                    outcome = CommitOutcome::Repeat(format!("metadata too large (`{topic}` {})", task.partition));
+                    continue;
+                }
                 self.committed.insert((topic.clone(), task.partition), (*offset, metadata));
             }
         }
+        outcome
     }
 
     pub fn has_instance(&self, instance_id: &str) -> bool {

@@ -232,6 +232,11 @@ impl MemoryKafka {
         self.broker().commit_faults.extend(faults);
     }
 
+    /// How many of those no commit has met yet.
+    pub fn faults_to_come(&self) -> usize {
+        self.broker().commit_faults.len()
+    }
+
     /// A committed offset and its metadata.
     pub fn committed(&self, group: &str, topic: &str, partition: i32) -> Option<(i64, String)> {
         let broker = self.broker();

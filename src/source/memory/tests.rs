@@ -27,7 +27,7 @@ fn poll(member: &mut MemoryGroup) -> Option<GroupEvent> {
 }
 
 fn commit(member: &mut MemoryGroup, partition: i32, offset: i64) -> CommitOutcome {
-    member.commit(1, &[OffsetsToCommit { partition, offsets: vec![offset], metadata: "m".into() }]).unwrap();
+    member.commit(1, &[OffsetsToCommit { partition, offsets: vec![Some(offset)], metadata: "m".into() }]).unwrap();
     match poll(member) {
         Some(GroupEvent::Committed { outcome, .. }) => outcome,
         other => panic!("{other:?}"),
@@ -58,6 +58,23 @@ fn a_partition_reaches_the_next_owner_only_when_the_last_gave_it_up() {
     assert_eq!(poll(&mut b), Some(GroupEvent::Assigned(vec![1])));
     b.leave().unwrap();
     assert_eq!(poll(&mut a), Some(GroupEvent::Assigned(vec![1])));
+}
+
+#[test]
+fn metadata_longer_than_a_broker_takes_is_refused_for_its_partition_alone() {
+    let kafka = cluster(2);
+    let mut member = joined(&kafka, "a");
+    poll(&mut member);
+    let to_commit = |partition, chars: usize| OffsetsToCommit {
+        partition,
+        offsets: vec![Some(5)],
+        metadata: "m".repeat(group::METADATA_CHARS_MAX + chars),
+    };
+    member.commit(1, &[to_commit(0, 1), to_commit(1, 0)]).unwrap();
+    let Some(GroupEvent::Committed { outcome, .. }) = poll(&mut member) else { panic!("it is answered") };
+    assert!(matches!(&outcome, CommitOutcome::Repeat(why) if why.contains("too large")), "{outcome:?}");
+    assert_eq!(kafka.committed("g", "t", 0), None);
+    assert_eq!(kafka.committed("g", "t", 1).map(|(offset, _)| offset), Some(5));
 }
 
 #[test]

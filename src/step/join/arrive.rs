@@ -112,7 +112,7 @@ impl Join {
             match self.rules.late {
                 Late::Join => {}
                 Late::Drop => {
-                    self.counts.dropped += 1;
+                    self.counts.dropped += (side == Side::Left) as u64;
                     self.counts.left_decided += (side == Side::Left) as u64;
                     return Ok(());
                 }
@@ -121,6 +121,8 @@ impl Join {
                     return Ok(());
                 }
             }
+        } else if self.may_have_missed_some(&arrived) {
+            self.counts.late += 1;
         }
         let ArrivedKey::Hash(key) = arrived.key else {
             return self.leaves_alone(store, &arrived, rows, out);
@@ -154,6 +156,13 @@ impl Join {
 
     fn is_late(&self, arrived: &Arrived) -> bool {
         !arrived.event.is_replayed && self.rules.is_late(arrived.event.side, arrived.time_ms, arrived.watermark_ms)
+    }
+
+    /// Whether rows that it would have met may be gone, though it is not late itself: it lies below the watermark, and
+    /// their upper bounds may have passed. (Versions of a table go when a newer one is valid, not by age.)
+    fn may_have_missed_some(&self, arrived: &Arrived) -> bool {
+        let is_version = matches!(self.right, Right::Table(_)) && arrived.event.side == Side::Right;
+        !arrived.event.is_replayed && !is_version && arrived.time_ms < arrived.watermark_ms
     }
 
     /// Whether it may meet rows that come later.
@@ -273,14 +282,11 @@ impl Join {
     ) -> Result<()> {
         let event = arrived.event;
         let Right::Table(table) = &self.right else { unreachable!("a table join has a table") };
-        let or_oldest = !self.rules.is_exact();
-        let valid = table.valid_at(key, arrived.time_ms, Some(arrived.watermark_ms), or_oldest);
-        match valid {
+        let (kept_at_ms, or_oldest) = (Some(arrived.watermark_ms), !self.rules.is_exact());
+        match table.valid_at(store, key, arrived.time_ms, kept_at_ms, or_oldest, &mut self.work.bytes)? {
             Valid::Nothing if or_oldest => self.wait_or_leave(store, arrived, key, rows, out),
             Valid::Nothing | Valid::Deleted => self.leaves_alone(store, arrived, rows, out),
-            Valid::Row(bytes) => {
-                self.work.bytes.clear();
-                self.work.bytes.extend_from_slice(bytes);
+            Valid::Row => {
                 self.counts.matched += 1;
                 self.left_matched();
                 let before = out.rows.len();
@@ -306,15 +312,11 @@ impl Join {
         self.assembly.right.pack(rows, event.row, &mut bytes);
         let row = (!event.deletes).then_some(bytes.as_slice());
         let Right::Table(table) = &mut self.right else { unreachable!("a table join has a table") };
-        let added = table.add(key, time_ms, row, watermark_ms, self.rules.rows_per_key_max);
+        let added = table.add(store, key, time_ms, row, watermark_ms)?;
         self.work.bytes = bytes;
         match added {
             Added::First if !self.rules.is_exact() => self.complete(store, arrived, key, rows, out),
             Added::First | Added::Further | Added::Outdated => Ok(()),
-            Added::Full => {
-                out.bad.push(self.over_limit(event.row));
-                Ok(())
-            }
         }
     }
 

@@ -43,16 +43,21 @@ impl Assembly {
         for (place, slot) in &self.joined {
             into[slot.0 as usize] = right.map_or(Field::NULL, |right| right[*place]);
         }
-        for either in &self.either {
-            let of_left = into[either.left.0 as usize];
-            let of_right = right.map_or(Field::ABSENT, |right| right[either.right]);
-            into[either.into.0 as usize] = match left {
-                // A left row that is not there has no fields but its key.
-                LeftPart::Nothing if of_left.is_null() && of_right.is_null() => Field::NULL,
-                LeftPart::Nothing if of_left.is_null() => of_right,
-                _ if of_left.kind == Kind::Absent && of_right.kind != Kind::Absent => of_right,
-                _ => of_left,
+        let is_alone = matches!(left, LeftPart::Nothing);
+        let had_no_left = is_alone || self.alone.is_some_and(|slot| into[slot.0 as usize].kind == Kind::True);
+        for Either { left, right: of_right, into: column, is_last } in &self.either {
+            let of_left = into[left.0 as usize];
+            // A left row that was not there has no field of this name, though its fields are null (but its key).
+            let is_of_nobody = of_left.kind == Kind::Null && had_no_left && (is_alone || left != column);
+            let found = match is_of_nobody || of_left.kind == Kind::Absent {
+                true => right.map_or(Field::ABSENT, |right| right[*of_right]),
+                false => of_left,
             };
+            let is_null = found.kind == Kind::Absent && had_no_left && *is_last;
+            into[column.0 as usize] = if is_null { Field::NULL } else { found };
+        }
+        if let Some(slot) = self.alone.filter(|_| is_alone) {
+            into[slot.0 as usize] = Field::bool(true);
         }
         row
     }

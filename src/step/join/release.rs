@@ -159,14 +159,11 @@ impl Join {
                         self.work.hits = hits;
                         found
                     }
-                    Right::Table(table) => match table.valid_at(due.key, due.hit.time_ms, None, false) {
-                        Valid::Row(bytes) => {
-                            self.work.bytes.clear();
-                            self.work.bytes.extend_from_slice(bytes);
-                            Some(Sent::Version)
-                        }
-                        Valid::Nothing | Valid::Deleted => None,
-                    },
+                    Right::Table(table) => {
+                        let valid =
+                            table.valid_at(store, due.key, due.hit.time_ms, None, false, &mut self.work.bytes)?;
+                        (valid == Valid::Row).then_some(Sent::Version)
+                    }
                 };
                 let left = Sent::Stored(due.hit.arrival);
                 match found {
@@ -232,7 +229,7 @@ impl Join {
     ) -> Result<()> {
         self.counts.left_decided += (side == Side::Left) as u64;
         if !self.rules.keeps(side) {
-            self.counts.dropped += 1;
+            self.counts.dropped += (side == Side::Left) as u64;
             return Ok(());
         }
         self.counts.unmatched += 1;
