@@ -1,6 +1,6 @@
 //! What the user writes, and what it means.
 //!
-//! The way of a document: text → [`node`] (a tree with places) → [`spec`] (what is typed) → [`check`] (defaults,
+//! The way of a document: text → [`node`] (a tree with places) → [`spec`] (what is typed) → `check` (defaults,
 //! rules) → [`plan::Plan`] (what is meant). Every layer adds findings and goes on; [`report`] shows them all.
 
 mod check;
