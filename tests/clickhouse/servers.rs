@@ -68,7 +68,11 @@ async fn errors_that_nobody_knows_are_counted_by_block() {
     let database = Database::new("test_doubtful");
     database.run(&format!("CREATE TABLE $.t (id UInt32) {ENGINE}"));
     database.run(&format!("CREATE TABLE $.target (id UInt32) {ENGINE}"));
-    database.run("CREATE MATERIALIZED VIEW $.mv TO $.target AS SELECT throwIf(id = 7, 'odd', toInt16(12345)) + id AS id FROM $.t");
+    database.run(
+        "CREATE MATERIALIZED VIEW $.mv TO $.target AS \
+         SELECT throwIf(id = 7, 'odd', toInt16(12345)) + id AS id FROM $.t \
+         SETTINGS allow_custom_error_code_in_throwif = 1",
+    );
     let mut table = database.open("t").await;
     table.plan.settings = [("allow_custom_error_code_in_throwif".to_owned(), "1".to_owned())].into();
     let (block, _) = table.encode(&[r#"{"id":7}"#]);
