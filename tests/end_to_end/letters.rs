@@ -38,7 +38,7 @@ fn a_full_store_stops_the_pipeline_with_that_sentence_and_loses_nothing() {
 #[test]
 fn a_table_of_dead_letters_holds_them_byte_for_byte_with_the_noted_clock() {
     let (kafka, clickhouse) = (Kafka::shared(), ClickHouse::shared());
-    let mut stage = Stage::new("letters_table", kafka, clickhouse, 1);
+    let mut stage = Stage::new("whole_letters", kafka, clickhouse, 1);
     stage.lines = vec!["dead_letters: { clickhouse: { table: broken } }".to_owned()];
     let mended = stage.run("a", &["check", "--connect", "--fix", "--yes"]);
     assert_eq!(mended.code, 0, "{}{}", mended.out, mended.err);
@@ -59,22 +59,22 @@ fn a_table_of_dead_letters_holds_them_byte_for_byte_with_the_noted_clock() {
     let all = hex(&bytes);
     let rows = clickhouse.query(
         "SELECT offset, pipeline, step, reason, topic, partition, toUnixTimestamp64Milli(timestamp), hex(key), hex(value), \
-         arrayMap(h -> (hex(h.1), hex(h.2)), headers) FROM letters_table.broken ORDER BY offset FORMAT TSVRaw",
+         arrayMap(h -> (hex(h.1), hex(h.2)), headers) FROM whole_letters.broken ORDER BY offset FORMAT TSVRaw",
     );
-    let place = format!("letters_table\tsource\tnot_json\tletters_table\t0\t{timestamp_ms}");
+    let place = format!("whole_letters\tsource\tnot_json\twhole_letters\t0\t{timestamp_ms}");
     let expected = [
         format!("50\t{place}\t{all}\t{all}\t[('68225C','{all}'),('68',''),('68','32')]"),
         format!("51\t{place}\t\\N\t{}\t[]", hex(b"{\"it's\": \"\\t\\\\")),
     ];
     assert_eq!(rows.trim_end().lines().collect::<Vec<_>>(), expected);
-    let message = clickhouse.query("SELECT message FROM letters_table.broken WHERE offset = 50 FORMAT TSVRaw");
+    let message = clickhouse.query("SELECT message FROM whole_letters.broken WHERE offset = 50 FORMAT TSVRaw");
     assert!(message.starts_with("the payload is broken at byte 0: byte 0x00"), "{message}");
     // The clock of the epoch that both are of.
-    let times = clickhouse.query("SELECT DISTINCT toUnixTimestamp64Milli(time) FROM letters_table.broken");
+    let times = clickhouse.query("SELECT DISTINCT toUnixTimestamp64Milli(time) FROM whole_letters.broken");
     let noted_ms: u64 = times.trim().parse().unwrap_or_else(|_| panic!("not one time: {times}"));
     assert!((before_ms..=now_ms()).contains(&noted_ms), "{noted_ms}");
     assert_eq!(
-        clickhouse.count("SELECT count() FROM letters_table.t"),
+        clickhouse.count("SELECT count() FROM whole_letters.t"),
         deduplicated(&kafka.read_all(&stage.name), None).len() as u64
     );
 }

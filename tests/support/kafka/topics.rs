@@ -7,10 +7,6 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
-use std::time::Duration;
-
-/// How long one request may take until it is made again.
-const ASKED_AGAIN: Duration = Duration::from_secs(20);
 
 impl Kafka {
     pub fn create_topic(&self, name: &str, partitions: i32) {
@@ -24,20 +20,13 @@ impl Kafka {
             topic = topic.set(setting, value);
         }
         let admin = self.admin();
-        let options = AdminOptions::new().operation_timeout(Some(ASKED_AGAIN)).request_timeout(Some(ASKED_AGAIN));
-        // Under load an answer has been lost once, with all of its patience.
-        let mut was_late = false;
+        // A topic that was just deleted may be on its way out still.
         wait_for(&format!("the creation of topic {name}"), PATIENCE, || {
-            let answer = admin.runtime.block_on(admin.client.create_topics([&topic], &options));
-            match answer.as_ref().map(|results| &results[0]) {
-                Ok(Ok(_)) => Some(()),
-                // It may be that of before; or one that was just deleted is on its way out still.
-                Ok(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => was_late.then_some(()),
-                Ok(Err((_, RDKafkaErrorCode::RequestTimedOut | RDKafkaErrorCode::OperationTimedOut))) | Err(_) => {
-                    was_late = true;
-                    None
-                }
-                Ok(Err((_, error))) => panic!("cannot create topic {name}: {error}"),
+            let results = admin.wait(admin.client.create_topics([&topic], &admin.options));
+            match &results[0] {
+                Ok(_) => Some(()),
+                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => None,
+                Err((_, error)) => panic!("cannot create topic {name}: {error}"),
             }
         });
         self.wait_for_partitions(name, partitions as usize);
