@@ -240,13 +240,14 @@ impl Coordinator {
         let mut starts = Vec::new();
         for (partition, opened) in self.opening.open(&mut *self.group, partitions)? {
             match opened {
-                Ok(opened) => starts.push((opened, self.assignments)),
+                Ok(opened) => starts.push(opened),
                 Err(error) => self.postpone(partition, error),
             }
         }
         let offsets: Vec<(i32, Vec<i64>)> =
-            starts.iter().map(|(opened, _)| (opened.partition, opened.fetch_from.clone())).collect();
-        for (opened, assignment) in starts {
+            starts.iter().map(|opened| (opened.partition, opened.fetch_from.clone())).collect();
+        let assignment = self.assignments;
+        for opened in starts {
             let id = TaskId { pipeline: self.opening.pipeline(), partition: opened.partition, assignment };
             let start = self.opening.start(&mut *self.group, id, opened)?;
             self.owned.insert(id.partition, Owned { id, offer: None, gone: false, anew: false, finished: false });

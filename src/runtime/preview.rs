@@ -98,7 +98,7 @@ fn apply(steps: &mut [Step], rows: &mut Rows, alive: &mut Vec<u32>) {
     for step in steps {
         match step {
             Step::Filter(filter) => drop(filter.apply(rows, alive, &mut bad)),
-            Step::Select(select) => drop(select.apply(rows, alive, &mut bad)),
+            Step::Select(select) => select.apply(rows, alive, &mut bad),
             Step::Dedup(_) => {}
         }
     }

@@ -65,9 +65,8 @@ impl Select {
         }
     }
 
-    /// Writes the fields of every row in `alive`. Rows that fail are named in `bad` and are out. Filters nothing,
-    /// so the answer is 0; it is there because all steps have one shape.
-    pub fn apply(&mut self, rows: &mut Rows, alive: &mut Vec<u32>, bad: &mut Vec<BadRow>) -> u64 {
+    /// Writes the fields of every row in `alive`. Rows that fail are named in `bad` and are out.
+    pub fn apply(&mut self, rows: &mut Rows, alive: &mut Vec<u32>, bad: &mut Vec<BadRow>) {
         let derive = self.derive.get_or_insert_with(|| self.derivations.extractors());
         alive.retain(|&row| {
             let written = write_row(&self.plain, &self.computed, derive, &mut self.scratch, rows, row);
@@ -77,7 +76,6 @@ impl Select {
             }
             true
         });
-        0
     }
 }
 

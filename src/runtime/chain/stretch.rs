@@ -116,7 +116,7 @@ impl Stretch {
             let (mut late, mut unjudged) = (0, 0);
             match step {
                 Step::Filter(filter) => _ = filter.apply(rows, alive, &mut self.bad),
-                Step::Select(select) => _ = select.apply(rows, alive, &mut self.bad),
+                Step::Select(select) => select.apply(rows, alive, &mut self.bad),
                 // A replay changes no state: whoever restores this task later knows nothing of it.
                 Step::Dedup(_) if scene.mode == Mode::Replay => {}
                 Step::Dedup(dedup) => {

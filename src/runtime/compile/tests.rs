@@ -137,7 +137,7 @@ fn run(steps: &mut [Step], rows: &mut Rows, alive: &mut Vec<u32>) {
     for step in steps {
         match step {
             Step::Filter(filter) => _ = filter.apply(rows, alive, &mut bad),
-            Step::Select(select) => _ = select.apply(rows, alive, &mut bad),
+            Step::Select(select) => select.apply(rows, alive, &mut bad),
             Step::Dedup(_) => unreachable!("no test here has one"),
         }
     }
